@@ -1,0 +1,37 @@
+# make demo   install, then train and test a small Fast R-CNN (about 4 minutes)
+# make test   install, then run the test suite
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+
+.PHONY: demo test lint clean
+
+demo: $(VENV)/installed
+	$(BIN)/fast-rcnn demo
+
+test: $(VENV)/installed-test
+	$(BIN)/python -m pytest -n auto --dist loadfile
+
+lint: $(VENV)/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+$(VENV)/installed: $(VENV)/bin/python setup.py pyproject.toml
+	$(BIN)/python -m pip install --quiet -e .
+	touch $@
+
+$(VENV)/installed-test: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet -e '.[test]'
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed-test
+	$(BIN)/python -m pip install --quiet -e '.[test,dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist output *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,52 @@
+"""caffe_lite: Caffe's nets and solvers in Python, from prototxt, on the CPU and the GPU.
+
+import caffe_lite as caffe
+net = caffe.Net("deploy.prototxt", caffe.TEST, weights="net.caffemodel")
+net.blobs["data"].data[...] = image
+probabilities = net.forward()["prob"]
+"""
+
+from caffe_lite.blob import Blob
+from caffe_lite.device import set_device, set_mode_cpu, set_mode_gpu, set_random_seed
+from caffe_lite.errors import (
+    CaffeError,
+    DataError,
+    DeviceError,
+    NetError,
+    PrototxtError,
+    ShapeError,
+    SolverError,
+    UnknownTypeError,
+    WeightsError,
+)
+from caffe_lite.layer import Layer
+from caffe_lite.net import Net
+from caffe_lite.registry import layer_type_list
+from caffe_lite.solver import Solver, get_solver
+
+__version__ = "0.1.0"
+TRAIN, TEST = 0, 1
+
+__all__ = [
+    "TEST",
+    "TRAIN",
+    "Blob",
+    "CaffeError",
+    "DataError",
+    "DeviceError",
+    "Layer",
+    "Net",
+    "NetError",
+    "PrototxtError",
+    "ShapeError",
+    "Solver",
+    "SolverError",
+    "UnknownTypeError",
+    "WeightsError",
+    "get_solver",
+    "layer_type_list",
+    "set_device",
+    "set_mode_cpu",
+    "set_mode_gpu",
+    "set_random_seed",
+]

@@ -1,0 +1,387 @@
+"""Net: builds the layers of a prototxt and runs them forward and backward.
+
+The members and methods are pycaffe's: ``net.blobs['fc7'].data`` and ``net.params['fc7'][0].diff``
+are NumPy arrays that alias the net on the CPU (on a GPU see :mod:`caffe_lite.blob`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from caffe_lite import device as devices
+from caffe_lite import graph, prototxt, registry, transfer, upgrade, weights
+from caffe_lite.blob import Blob, BlobVec, HostBlob
+from caffe_lite.errors import CaffeError, NetError, ShapeError, did_you_mean
+from caffe_lite.graph import LayerNode, LayerSpec
+from caffe_lite.layer import Layer
+from caffe_lite.proto import caffe_pb2
+
+
+class Net:
+    """``Net(file, phase, level=0, stages=None, weights=None)`` or pycaffe's older ``Net(file, weights, phase)``.
+
+    ``phase`` is ``TRAIN`` (0) or ``TEST`` (1). ``dtype`` "float64" builds the same net in double, for
+    gradient checks. ``device`` defaults to the one that set_mode_cpu or set_mode_gpu chose.
+
+    Raises:
+        PrototxtError: the file is missing or not a net.
+        NetError: the net cannot be built.
+        WeightsError: the weights do not fit.
+    """
+
+    def __init__(
+        self,
+        network_file: str | os.PathLike[str],
+        phase: int | str | os.PathLike[str],
+        level: int = 0,
+        stages: Sequence[str] | int | None = None,
+        weights: str | os.PathLike[str] | None = None,
+        *,
+        dtype: Any = "float32",
+        device: devices.Device | None = None,
+    ) -> None:
+        if not isinstance(phase, int):  # Net(file, weights, phase)
+            weights, phase, level = phase, level, 0
+        param, positions = prototxt.read_net(network_file)
+        param.state.phase = phase
+        param.state.level = level
+        param.state.stage.extend(stages or ())  # type: ignore[arg-type]
+        self._build(param, positions, dtype, device)
+        if weights is not None:
+            self.copy_from(weights)
+
+    @classmethod
+    def from_param(
+        cls, param: Any, positions: Any = None, *, dtype: Any = "float32", device: devices.Device | None = None
+    ) -> Net:
+        """A net from a NetParameter; its ``state`` says the phase (TEST if unset, as in Caffe)."""
+        net = cls.__new__(cls)
+        copy = caffe_pb2.NetParameter()
+        copy.CopyFrom(param)
+        net._build(copy, positions, dtype, device)
+        return net
+
+    # ---- building
+
+    def _build(self, param: Any, positions: Any, dtype: Any, device: devices.Device | None) -> None:
+        self.device = device or devices.current()
+        self.dtype = np.dtype(dtype)
+        specs = self._specs(param, positions)
+        self.name: str = param.name
+        self.phase: int = param.state.phase
+        self._nodes: list[LayerNode] = []
+        self._blobs_by_name: OrderedDict[str, Blob] = OrderedDict()
+        self._param_owners: dict[str, tuple[Blob, Any, str]] = {}
+        self.learnable_params: list[Blob] = []
+        self.learnable_specs: list[Any] = []  # the ParamSpec (lr_mult, decay_mult) of each
+        self._consumed: set[str] = set()
+        self.inputs: list[str] = []
+        self._needs: dict[str, bool] = {}  # blob name -> does its gradient matter
+
+        for spec in specs:
+            self._add_layer(spec)
+        graph.prune_backward(self._nodes)
+        if param.force_backward:
+            graph.mark_all_backward(self._nodes, lambda node, j: node.layer.allow_force_backward(j))
+        self.outputs = sorted(set(self._blobs_by_name) - self._consumed)
+        self._fused = self._find_fused_relus()
+        self._expose()
+
+    def _specs(self, param: Any, positions: Any) -> list[LayerSpec]:
+        positions = upgrade.upgrade_net(param, positions)
+        where = [positions.at(("layer", i)) if positions else "" for i in range(len(param.layer))]
+        specs = [LayerSpec(p, w) for p, w in zip(param.layer, where, strict=True)]
+        return graph.insert_splits(graph.filter_layers(specs, param.state))
+
+    def _add_layer(self, spec: LayerSpec) -> None:
+        param = spec.param
+        if not param.HasField("phase"):
+            param.phase = self.phase
+        if param.propagate_down and len(param.propagate_down) != len(param.bottom):
+            given = len(param.propagate_down)
+            raise NetError(spec.explain(f"{given} propagate_down for {len(param.bottom)} bottom(s): give one for each"))
+        layer_class = registry.layers.get(param.type, f"{spec.where + ': ' if spec.where else ''}layer {param.name!r}")
+        layer = layer_class.create(param, param.phase, self.device, self.dtype, spec.where)
+        if any(n.layer.name == layer.name for n in self._nodes):
+            raise NetError(spec.explain("two layers have this name: parameters are found by name, so give one another"))
+        bottoms = [self._blobs_by_name[name] for name in param.bottom]
+        node = LayerNode(layer, list(param.bottom), list(param.top), bottoms, [], [])
+        node.propagate_down = [
+            bool(param.propagate_down[j]) if param.propagate_down else self._needs[name]
+            for j, name in enumerate(node.bottom_names)
+        ]
+        self._consumed.update(node.bottom_names)
+        self._add_tops(node, spec)
+        if layer.is_input:
+            self.inputs.extend(node.top_names)
+        layer.preloaded = [weights.blob_to_array(proto) for proto in param.blobs]
+        del param.blobs[:]
+        layer.set_up(self._seen_by(layer, node.bottoms), self._seen_by(layer, node.tops))
+        layer.preloaded = []
+        self._add_params(layer, spec)
+        node.needs_backward = any(node.propagate_down) or any(layer.param_propagate_down)
+        self._needs.update((name, node.needs_backward) for name in node.top_names)
+        self._nodes.append(node)
+
+    def _add_tops(self, node: LayerNode, spec: LayerSpec) -> None:
+        for j, name in enumerate(node.top_names):
+            if j < len(node.bottom_names) and node.bottom_names[j] == name:
+                node.tops.append(node.bottoms[j])
+                self._consumed.discard(name)
+                continue
+            if name in self._blobs_by_name:
+                raise NetError(spec.explain(f"top {name!r} is already made by another layer"))
+            self._blobs_by_name[name] = blob = Blob((), self.dtype, self.device)
+            node.tops.append(blob)
+        if node.layer.auto_tops:
+            while len(node.tops) < (node.layer.exact_tops or node.layer.min_tops or 0):
+                node.top_names.append("(automatic)")
+                node.tops.append(Blob((), self.dtype, self.device))
+
+    def _add_params(self, layer: Layer, spec: LayerSpec) -> None:
+        given = list(spec.param.param)
+        if len(given) > len(layer.blobs):
+            raise NetError(spec.explain(f"{len(given)} param {{}} entries for {len(layer.blobs)} parameter blob(s)"))
+        given += [caffe_pb2.ParamSpec() for _ in range(len(layer.blobs) - len(given))]
+        layer.param_propagate_down = [p.lr_mult != 0 for p in given]
+        for index, (blob, param_spec) in enumerate(zip(layer.blobs, given, strict=True)):
+            owner = self._param_owners.get(param_spec.name) if param_spec.name else None
+            if owner is None:
+                self.learnable_params.append(blob)
+                self.learnable_specs.append(param_spec)
+                if param_spec.name:
+                    self._param_owners[param_spec.name] = (blob, param_spec, layer.name)
+            else:
+                self._share_param(blob, param_spec, owner, spec, index)
+
+    @staticmethod
+    def _share_param(blob: Blob, mine: Any, owner: tuple[Blob, Any, str], spec: LayerSpec, index: int) -> None:
+        shared, theirs, owner_name = owner
+        permissive = mine.share_mode == caffe_pb2.ParamSpec.PERMISSIVE
+        fits = blob.count == shared.count if permissive else blob.shape == shared.shape
+        if not fits:
+            raise ShapeError(
+                spec.explain(
+                    f"parameter {index} shares {mine.name!r} with layer {owner_name!r}, but has shape {blob.shape} and "
+                    f"that one {shared.shape}"
+                    + ("" if permissive else " (share_mode: PERMISSIVE compares counts only)")
+                )
+            )
+        for multiplier in ("lr_mult", "decay_mult"):
+            if not mine.HasField(multiplier):
+                continue
+            if not theirs.HasField(multiplier):
+                setattr(theirs, multiplier, getattr(mine, multiplier))
+            elif getattr(mine, multiplier) != getattr(theirs, multiplier):
+                raise NetError(
+                    spec.explain(
+                        f"shared parameter {mine.name!r} has {multiplier} {getattr(mine, multiplier)} here and "
+                        f"{getattr(theirs, multiplier)} in layer {owner_name!r}: they must agree"
+                    )
+                )
+        blob.share_data(shared)
+        blob.share_diff(shared)
+
+    def _find_fused_relus(self) -> dict[int, int]:
+        """Index of a layer -> index of the in-place ReLU right after it that it can do itself."""
+        return {
+            i: i + 1
+            for i, (node, after) in enumerate(zip(self._nodes, self._nodes[1:]))  # noqa: B905 - pairs
+            if node.layer.can_fuse_relu
+            and after.layer.is_relu
+            and len(node.tops) == 1
+            and after.bottoms[0] is node.tops[0] is after.tops[0]
+        }
+
+    def _seen_by(self, layer: Layer, blobs: list[Blob]) -> list[Any]:
+        return [HostBlob(b) for b in blobs] if layer.on_host and self.device.is_gpu else blobs
+
+    def _expose(self) -> None:
+        """The collections that pycaffe users see."""
+
+        def host(blob: Blob) -> Any:
+            return HostBlob(blob) if self.device.is_gpu else blob
+
+        self.layers = [node.layer for node in self._nodes]
+        self._layer_names = [layer.name for layer in self.layers]
+        self.layer_dict = OrderedDict(zip(self._layer_names, self.layers, strict=True))
+        self.blobs = OrderedDict((name, host(blob)) for name, blob in self._blobs_by_name.items())
+        self.params: OrderedDict[str, Any] = OrderedDict()
+        for layer in self.layers:
+            if layer.blobs:
+                self.params[layer.name] = BlobVec(self.dtype, self.device)
+                self.params[layer.name].extend(host(blob) for blob in layer.blobs)
+        self.top_names = OrderedDict((n.layer.name, list(n.top_names)) for n in self._nodes)
+        self.bottom_names = OrderedDict((n.layer.name, list(n.bottom_names)) for n in self._nodes)
+        loss_weights: dict[str, float] = {}
+        for node in self._nodes:
+            loss_weights.update(zip(node.top_names, node.layer.loss_weights, strict=True))
+        self.blob_loss_weights = OrderedDict((name, loss_weights[name]) for name in self.blobs)
+
+    # ---- running
+
+    def _forward(self, start: int, end: int) -> float:
+        """Run layers ``start`` to ``end`` inclusive; the weighted sum of their losses."""
+        self.run_forward(start, end)
+        return self.loss(start, end)
+
+    def run_forward(self, start: int = 0, end: int | None = None) -> None:
+        """Reshape and run layers ``start`` to ``end`` inclusive, without waiting for the device."""
+        end = len(self._nodes) - 1 if end is None else end
+        self.device.upload()
+        done_by_fusion = -1
+        for i in range(start, end + 1):
+            node = self._nodes[i]
+            layer = node.layer
+            relu = self._fused.get(i)
+            layer.fused_relu = relu is not None and relu <= end
+            bottoms, tops = self._seen_by(layer, node.bottoms), self._seen_by(layer, node.tops)
+            try:
+                layer.reshape(bottoms, tops)
+                if i != done_by_fusion:
+                    layer.forward(bottoms, tops)
+            except CaffeError as error:
+                raise layer.located(error) from error
+            if layer.fused_relu:
+                done_by_fusion = i + 1
+            if layer.on_host:
+                self.device.upload()
+
+    def loss(self, start: int = 0, end: int | None = None) -> float:
+        """Weighted sum of the losses that layers ``start`` to ``end`` inclusive last computed."""
+        end = len(self._nodes) - 1 if end is None else end
+        total = 0.0
+        for node in self._nodes[start : end + 1]:
+            for weight, top in zip(node.layer.loss_weights, node.tops, strict=True):
+                if weight:
+                    total += float((top.data * top.diff).sum())
+        return total
+
+    def _backward(self, start: int, end: int) -> None:
+        """Run layers ``start`` down to ``end`` inclusive, backward."""
+        self.device.upload()
+        for i in range(start, end - 1, -1):
+            node = self._nodes[i]
+            if not node.needs_backward:
+                continue
+            layer = node.layer
+            try:
+                layer.backward(self._seen_by(layer, node.tops), node.propagate_down, self._seen_by(layer, node.bottoms))
+            except CaffeError as error:
+                raise layer.located(error) from error
+            if layer.on_host:
+                self.device.upload()
+
+    def layer_blobs(self) -> Iterable[tuple[Layer, list[tuple[str, Blob]], list[tuple[str, Blob]]]]:
+        """Each layer with its (name, blob) bottoms and tops, in the order in which they run."""
+        for node in self._nodes:
+            bottoms = list(zip(node.bottom_names, node.bottoms, strict=True))
+            yield node.layer, bottoms, list(zip(node.top_names, node.tops, strict=True))
+
+    def _layer_index(self, name: str) -> int:
+        if name not in self.layer_dict:
+            raise NetError(f"net {self.name!r} has no layer {name!r}{did_you_mean(name, self.layer_dict)}")
+        return self._layer_names.index(name)
+
+    def forward(
+        self, blobs: Sequence[str] | None = None, start: str | None = None, end: str | None = None, **kwargs: Any
+    ) -> dict[str, np.ndarray]:
+        """Forward pass, from layer ``start`` to layer ``end`` inclusive.
+
+        Args:
+            blobs: names of blobs to return besides the outputs.
+            kwargs: an array for each input blob, of the blob's size along axis 0.
+
+        Returns:
+            ``{name: array}`` of the net's outputs (of ``end``'s tops if it is given): views, which
+            the next forward overwrites.
+        """
+        first = self._layer_index(start) if start is not None else 0
+        last = self._layer_index(end) if end is not None else len(self._nodes) - 1
+        names = set(self.top_names[end] if end is not None else self.outputs) | set(blobs or ())
+        self._check_names(names)
+        self._fill(kwargs, self.inputs, "input", "data")
+        self.run_forward(first, last)
+        return {name: self.blobs[name].data for name in sorted(names)}
+
+    def backward(
+        self, diffs: Sequence[str] | None = None, start: str | None = None, end: str | None = None, **kwargs: Any
+    ) -> dict[str, np.ndarray]:
+        """Backward pass, from layer ``start`` (the last) down to layer ``end`` (the first) inclusive.
+
+        Args:
+            diffs: names of blobs whose diffs to return besides the inputs'.
+            kwargs: a diff for each output blob.
+
+        Returns:
+            ``{name: diff}`` of the net's inputs (of ``end``'s bottoms if it is given).
+        """
+        first = self._layer_index(start) if start is not None else len(self._nodes) - 1
+        last = self._layer_index(end) if end is not None else 0
+        names = set(self.bottom_names[end] if end is not None else self.inputs) | set(diffs or ())
+        self._check_names(names)
+        self._fill(kwargs, self.outputs, "output", "diff")
+        self._backward(first, last)
+        return {name: self.blobs[name].diff for name in sorted(names)}
+
+    def _check_names(self, names: Iterable[str]) -> None:
+        for name in names:
+            if name not in self.blobs and name != "(automatic)":
+                raise NetError(f"net {self.name!r} has no blob {name!r}{did_you_mean(name, self.blobs)}")
+
+    def _fill(self, given: dict[str, Any], expected: Sequence[str], kind: str, part: str) -> None:
+        if not given:
+            return
+        if set(given) != set(expected):
+            raise NetError(f"{kind} blobs are {sorted(expected)}, got {sorted(given)}: give all of them, or none")
+        for name, values in given.items():
+            blob = self.blobs[name]
+            values = np.asarray(values)
+            if values.ndim and len(blob.shape) and values.shape[0] != blob.shape[0]:
+                raise ShapeError(
+                    f"{kind} {name!r}: {values.shape[0]} items given, the blob holds {blob.shape[0]}; "
+                    f"net.blobs[{name!r}].reshape(...) first"
+                )
+            try:
+                getattr(blob, part)[...] = values
+            except ValueError as error:
+                raise ShapeError(f"{kind} {name!r}: shape {values.shape} does not fit {blob.shape}") from error
+
+    def reshape(self) -> None:
+        """Let every layer adapt its tops to the shapes of its bottoms."""
+        for node in self._nodes:
+            layer = node.layer
+            try:
+                layer.reshape(self._seen_by(layer, node.bottoms), self._seen_by(layer, node.tops))
+            except CaffeError as error:
+                raise layer.located(error) from error
+
+    def clear_param_diffs(self) -> None:
+        """Set the diffs of all learnable parameters to zero."""
+        for blob in self.learnable_params:
+            if blob.diff_in_use:
+                blob.diff[...] = 0
+
+    # ---- parameters
+
+    def copy_from(self, weights_file: str | os.PathLike[str]) -> transfer.CopyReport:
+        """Copy parameters by layer name from a .caffemodel; see :func:`transfer.copy_trained_layers`."""
+        path = os.fspath(weights_file)
+        return transfer.copy_trained_layers(self, weights.read_net(path), path)
+
+    def share_with(self, other: Net) -> None:
+        """Use the parameters of ``other`` wherever layer names agree."""
+        transfer.share_trained_layers(self, other)
+
+    def save(self, path: str | os.PathLike[str], write_diff: bool = False) -> None:
+        """Write a .caffemodel (layers and parameters), whole or not at all."""
+        weights.write_net(os.fspath(path), self.to_proto(write_diff))
+
+    def to_proto(self, write_diff: bool = False) -> Any:
+        """The net as a NetParameter with its parameters."""
+        return transfer.net_to_proto(self, write_diff)

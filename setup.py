@@ -1,0 +1,66 @@
+"""Packaging: the top-level rooms become subpackages of caffe_lite (see README, "Layout")."""
+
+from pathlib import Path
+
+from setuptools import setup
+
+ROOMS = ("layers", "solvers", "data", "models")
+
+
+def room_packages(room: str) -> dict[str, str]:
+    """Every package below ``room``: its import name and its folder."""
+    folders = [Path(room), *(p.parent for p in Path(room).rglob("__init__.py"))]
+    return {"caffe_lite." + ".".join(folder.parts): folder.as_posix() for folder in folders}
+
+
+package_dir = {
+    "caffe_lite": "caffe_lite",
+    "caffe_lite.proto": "caffe_lite/proto",
+    "caffe_lite.fast_rcnn": "caffe_lite/fast_rcnn",
+}
+for room in ROOMS:
+    package_dir.update(room_packages(room))
+
+setup(
+    name="caffe-lite",
+    version="0.1.0",
+    description="Caffe's nets and solvers in Python, and Fast R-CNN on top of them",
+    long_description=Path("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="BSD-2-Clause",
+    license_files=["LICENSE"],
+    python_requires=">=3.10",
+    packages=sorted(package_dir),
+    package_dir=package_dir,
+    package_data={
+        "caffe_lite": ["*.cuh", "py.typed"],
+        "caffe_lite.proto": ["*.proto", "*.pyi"],
+        "caffe_lite.layers": ["*.cu"],
+        "caffe_lite.models": ["*/*.prototxt", "*/*.yml"],
+    },
+    include_package_data=False,
+    install_requires=[
+        "numpy>=1.26",  # every blob is a numpy array
+        "scipy>=1.11",  # its BLAS inside compiled loops, sparse gt_overlaps, .mat proposals
+        "numba>=0.59",  # the CPU kernels
+        "protobuf>=4.25,<8",  # Caffe's messages, text and binary
+        "opencv-contrib-python-headless>=4.8",  # images; selective search; needs no display libraries
+        "pyyaml>=6",  # cfg files and param_str, by the safe loader only
+        "threadpoolctl>=3.2",  # one BLAS thread inside loops that are parallel already
+        "tqdm>=4.64",  # progress bars
+        "matplotlib>=3.7",  # the loss curve that training draws
+    ],
+    extras_require={
+        "cuda12": ["cupy-cuda12x>=13"],  # GPU kernels, compiled at first use
+        "cuda13": ["cupy-cuda13x>=13.6"],
+        "test": ["pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.90"],
+        "dev": ["ruff>=0.6", "mypy>=1.11", "types-PyYAML", "types-protobuf", "types-tqdm", "build>=1.2"],
+    },
+    entry_points={"console_scripts": ["fast-rcnn = caffe_lite.fast_rcnn.cli:main"]},
+    classifiers=[
+        "License :: OSI Approved :: BSD License",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
+)

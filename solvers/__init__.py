@@ -1,0 +1,1 @@
+"""Solver types, one module each, and the learning-rate policies."""

@@ -1,0 +1,22 @@
+"""SGD with momentum: h <- momentum h + rate g;  w <- w - h   (Caffe's SGDSolver).
+
+``g`` is the gradient after clipping, division by iter_size and weight decay; ``rate`` the learning
+rate of the iteration times the parameter's lr_mult.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from caffe_lite.registry import register_solver
+from caffe_lite.solver import Solver
+
+
+@register_solver("SGD")
+class SGDSolver(Solver):
+    slots = 1
+
+    def update(self, weight: Any, gradient: Any, rate: float, history: Any) -> None:
+        history *= self.param.momentum
+        history += rate * gradient
+        weight -= history
