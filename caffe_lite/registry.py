@@ -2,7 +2,7 @@
 
 The engine names no type. The first look-up of a layer type imports the module of
 ``caffe_lite.layers`` whose name is the type's in snake case (``InnerProduct``: ``inner_product.py``,
-``ReLU``: ``relu.py``); only an unknown name makes all of them load, to say which one is near.
+``ReLU``: ``relu.py``); a name without a module of its own makes all of them load.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ class Registry:
         """
         if name not in self._entries:
             self._import(lambda module: module.replace("_", "") == name.lower())
+        choices = self.names() if name not in self._entries else []
         if name not in self._entries:
-            choices = self.names()
             place = f"{where}: " if where else ""
             raise UnknownTypeError(f"{place}unknown {self.kind} {name!r}{did_you_mean(name, choices)}")
         return self._entries[name]

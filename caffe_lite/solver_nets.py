@@ -29,7 +29,8 @@ def train_net_param(param: Any, origin: str) -> Source:
     given = [name for name in ("train_net_param", "train_net", "net_param", "net") if param.HasField(name)]
     if len(given) != 1:
         raise SolverError(
-            f"{origin}: give exactly one of net, net_param, train_net, train_net_param; got {', '.join(given) or 'none'}"
+            f"{origin}: give exactly one of net, net_param, train_net, train_net_param; "
+            f"got {', '.join(given) or 'none'}"
         )
     value = getattr(param, given[0])
     source: Source = prototxt.read_net(value) if isinstance(value, str) else (value, None)

@@ -86,7 +86,7 @@ def _check_shape(proto: Any, expected: tuple[int, ...], name: str, index: int, o
     if not fits:
         raise WeightsError(
             f"{origin}: layer {name!r}, parameter {index}: shape {found} in the file, {tuple(expected)} in the net; "
-            f"to train this layer anew, rename it in the prototxt; otherwise use the prototxt that the file was made with"
+            "rename the layer in the prototxt to train it anew, or use the prototxt that the file was made with"
         )
 
 

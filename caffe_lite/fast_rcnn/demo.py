@@ -1,0 +1,124 @@
+"""The main job in one go on made-up pictures: data, proposals, training, testing, drawings.
+
+Everything is a function of the seed and of the number of CPU threads: data, draws and initial
+weights, and so the printed mAP, whether or not the caches of an earlier run are there.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import caffe_lite
+from caffe_lite.data.config import cfg, cfg_from_file, cfg_from_list, preserved_cfg
+from caffe_lite.data.factory import get_imdb
+from caffe_lite.data.image_blob import read_image
+from caffe_lite.data.synthetic import make_devkit
+from caffe_lite.data.voc_eval import mean_ap
+from caffe_lite.fast_rcnn import draw
+from caffe_lite.fast_rcnn.test import apply_nms, load_detections, make_output_dir, test_net
+from caffe_lite.fast_rcnn.train import SolverWrapper, train_net
+from caffe_lite.models import path as model_path
+
+ITERS = 1500
+IMAGES = {"trainval": 320, "test": 80}
+SIZE = (200, 150)
+CONF = 0.6  # detections that are drawn
+
+
+class DemoResult(NamedTuple):
+    """What the demo found and where it put it."""
+
+    aps: dict[str, float]
+    mean_ap: float
+    pictures: list[str]
+    weights: str
+
+
+def run_demo(
+    output: str | os.PathLike[str] = "output",
+    seed: int | None = None,
+    iters: int | None = None,
+    images: dict[str, int] | None = None,
+    settings: Sequence[str] = (),
+    progress: bool = True,
+) -> DemoResult:
+    """Make the data, train the mini net, test it on held-out pictures, draw; prints as it goes.
+
+    Files go to ``output``/demo, the pictures to ``output`` itself. ``iters`` defaults to ITERS,
+    ``images`` (set name -> count) to IMAGES, ``seed`` to cfg.RNG_SEED; ``settings`` are KEY VALUE
+    pairs as of ``--set``. ``cfg`` is as before afterwards.
+    """
+    with preserved_cfg():
+        cfg_from_file(model_path("mini/mini.yml"))
+        cfg_from_list(list(settings))
+        if seed is not None:
+            cfg.RNG_SEED = int(seed)
+        return _run(os.fspath(output), iters or ITERS, images or IMAGES, progress)
+
+
+def _run(output: str, iters: int, images: dict[str, int], progress: bool) -> DemoResult:
+    work = make_output_dir(os.path.join(output, "demo"))
+    name = "-".join(map(str, ["data", cfg.RNG_SEED, *images.values()]))
+    start = time.perf_counter()
+
+    def say(text: str) -> None:
+        print(f"[{time.perf_counter() - start:5.1f} s] {text}", flush=True)
+
+    say(f"making {sum(images.values())} pictures of shapes in {os.path.join(work, name)}")
+    data = make_devkit(os.path.join(work, name), cfg.RNG_SEED, images, SIZE)
+    np.random.seed(cfg.RNG_SEED)
+    caffe_lite.set_random_seed(cfg.RNG_SEED)
+
+    say("proposals of the training pictures by selective search")
+    train_set = get_imdb("synthetic_trainval", data=data)
+    train_set.config["selective_search"] = SEARCH
+    _ = train_set.roidb
+    say(f"training for {iters} iterations")
+    trained = train_net(model_path("mini/solver.prototxt"), train_set, work, max_iters=iters, progress=progress)
+    say(f"weights in {trained.snapshots[-1]}")
+
+    say("testing on held-out pictures")
+    test_set = get_imdb("synthetic_test", data=data)
+    test_set.config["selective_search"] = SEARCH
+    net = caffe_lite.Net(str(model_path("mini/test.prototxt")), caffe_lite.TEST, weights=trained.snapshots[-1])
+    aps = test_net(net, test_set, work, progress)
+    result = mean_ap(aps)
+    print(f"mAP = {result!r}")
+
+    pictures = _draw(output, work, trained, test_set)
+    say("done; look at")
+    for picture in pictures:
+        print(f"    {picture}")
+    return DemoResult(aps, result, pictures, trained.snapshots[-1])
+
+
+# Larger segments than the default: the pictures are small and their objects are of one colour each.
+SEARCH: dict[str, Any] = {}
+
+
+def _draw(output: str, work: str, trained: SolverWrapper, imdb: Any) -> list[str]:
+    """The loss curve, some test pictures with detections, and a sheet of them; their paths."""
+    all_boxes, classes, _ = load_detections(os.path.join(work, "detections.npz"))
+    kept = apply_nms(all_boxes, cfg.TEST.NMS)
+    shown = range(min(12, imdb.num_images))
+    drawn, paths = [], []
+    folder = make_output_dir(os.path.join(work, "pictures"))
+    for i in shown:
+        dets = [np.zeros((0, 5), np.float32)] + [of_class[i] for of_class in kept[1:]]
+        dets = [d[d[:, 4] >= CONF] for d in dets]
+        entry = imdb.roidb[i]
+        truth = entry["boxes"][entry["gt_classes"] > 0]
+        drawn.append(draw.draw_detections(read_image(imdb.image_path_at(i)), dets, classes, truth))
+        draw.save_png(os.path.join(folder, f"{imdb.image_index[i]}.png"), drawn[-1])
+    for name, make in (
+        ("demo_detections.png", lambda p: draw.save_png(p, draw.contact_sheet(drawn, columns=4))),
+        ("demo_loss.png", lambda p: draw.loss_curve(p, trained.losses, "Training loss of the demo")),
+    ):
+        paths.append(os.path.join(output, name))
+        make(paths[-1])
+    return [*paths, f"{folder}{os.sep}*.png ({len(drawn)} pictures, ground truth in white)"]

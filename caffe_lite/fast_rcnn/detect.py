@@ -1,0 +1,115 @@
+"""Detection on one image file: regions from a file or selective search, a drawing and a list.
+
+``fast-rcnn detect`` is this module. Without weights the net gets random ones, which shows that a
+prototxt runs end to end and how long it takes; what it finds means nothing then.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from caffe_lite.data.image_blob import read_image
+from caffe_lite.data.nms import nms
+from caffe_lite.data.pascal_voc import VOC_CLASSES
+from caffe_lite.data.proposals import load_demo_mat, selective_search
+from caffe_lite.errors import DataError
+from caffe_lite.fast_rcnn.test import im_detect
+
+
+class Found(NamedTuple):
+    """Detections of one image; ``dets[k]`` (D, 5) of class k, over the score and after NMS."""
+
+    image: np.ndarray
+    regions: int
+    classes: tuple[str, ...]
+    dets: list[np.ndarray]
+    seconds: float  # of im_detect alone
+    best_only: bool  # nothing passed the score, so the best few are given instead
+
+
+def detect_file(
+    net: Any,
+    image_path: str | os.PathLike[str],
+    boxes_path: str | os.PathLike[str] | None = None,
+    classes: Sequence[str] | None = None,
+    conf: float = 0.8,
+    nms_thresh: float = 0.3,
+    fallback: int = 5,
+) -> Found:
+    """Detect on an image file.
+
+    ``boxes_path``: proposals as .mat (the original demo's) or .npz/.npy, see :func:`load_boxes`;
+    None computes selective search. ``classes``: names of the K classes, background first; by default
+    VOC's 21 where K is 21, else numbers. If nothing scores ``conf`` the best ``fallback`` are given.
+    """
+    im = read_image(image_path)
+    boxes = selective_search(im) if boxes_path is None else load_boxes(boxes_path)
+    check_inside(boxes, im.shape, boxes_path or image_path)
+    started = time.perf_counter()
+    scores, found = im_detect(net, im, boxes)
+    seconds = time.perf_counter() - started
+    count = scores.shape[1]
+    if classes is not None and len(classes) != count:
+        raise DataError(f"{len(classes)} class names, background included, for a net with {count} classes")
+    voc = ("__background__", *VOC_CLASSES)
+    names = tuple(classes or (voc if count == len(voc) else [f"class {k}" for k in range(count)]))
+    dets = [np.zeros((0, 5), np.float32)]
+    for k in range(1, count):
+        rows = np.hstack((found[:, 4 * k : 4 * k + 4], scores[:, k, np.newaxis])).astype(np.float32)
+        dets.append(rows[nms(rows, nms_thresh)])
+    enough = [d[d[:, 4] >= conf] for d in dets]
+    best_only = not any(map(len, enough))
+    if best_only:
+        values = np.sort(np.concatenate([d[:, 4] for d in dets]))
+        enough = [d[d[:, 4] >= values[-fallback:].min(initial=np.inf)] for d in dets]
+    return Found(im, len(boxes), names, enough, seconds, best_only)
+
+
+def load_boxes(path: str | os.PathLike[str]) -> np.ndarray:
+    """Proposals (R, 4) x1, y1, x2, y2, 0-based, of a .mat, .npz (array ``boxes``) or .npy file."""
+    where = os.fspath(path)
+    if where.endswith(".mat"):
+        return load_demo_mat(where)
+    try:
+        loaded = np.load(where, allow_pickle=False)
+        boxes = loaded if isinstance(loaded, np.ndarray) else loaded["boxes"]
+    except FileNotFoundError:
+        raise DataError(f"{where}: no such file of proposals") from None
+    except Exception as error:  # numpy and zipfile raise a dozen types on a damaged file
+        raise DataError(f"{where}: expected a .mat, or a .npz with an array 'boxes': {error}") from error
+    if boxes.ndim != 2 or boxes.shape[1] != 4 or boxes.dtype.kind not in "uif":
+        raise DataError(f"{where}: boxes must be numbers of shape (R, 4), got {boxes.dtype} {boxes.shape}")
+    return boxes
+
+
+def check_inside(boxes: np.ndarray, shape: tuple[int, ...], where: str | os.PathLike[str]) -> None:
+    """Raise DataError naming the first box that is reversed or not within an image of ``shape``."""
+    b = boxes.astype(np.float64)
+    bad = ~((b[:, :2] >= 0).all(axis=1) & (b[:, :2] <= b[:, 2:]).all(axis=1))
+    bad |= ~((b[:, 2] < shape[1]) & (b[:, 3] < shape[0]))
+    if bad.any():
+        row = int(bad.argmax())
+        raise DataError(
+            f"{os.fspath(where)}: box in row {row}, {tuple(boxes[row].tolist())} (x1, y1, x2, y2), is reversed or "
+            f"outside the image, which is {shape[1]} x {shape[0]} pixels; does it belong to another image?"
+        )
+
+
+def random_weights(net: Any, seed: int) -> None:
+    """Fill the weights that the prototxt left at zero: Gaussian with variance 1 / fan-in.
+
+    Behind ReLUs each layer then halves the variance, so that deep nets score all classes about alike
+    rather than saturate the softmax.
+    """
+    rng = np.random.default_rng(seed)
+    for blobs in net.params.values():
+        weights = blobs[0].data
+        if weights.ndim < 2 or weights.any():
+            continue
+        for row in weights:  # by outputs: fc6 of VGG16 alone holds 400 MB
+            row[...] = rng.standard_normal(row.shape, np.float32) * np.float32(1 / np.sqrt(row.size))

@@ -1,0 +1,1 @@
+"""The protobuf messages of Caffe's files: ``from caffe_lite.proto import caffe_pb2``."""

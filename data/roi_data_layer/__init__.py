@@ -1,0 +1,1 @@
+"""RoIDataLayer and what feeds it: roidb preparation and minibatch sampling of Fast R-CNN."""

@@ -1,0 +1,248 @@
+"""Pooling: the maximum or the average of every window of every channel.
+
+Behaves as Caffe's PoolingLayer. N images, C channels, H x W:
+    bottom[0]  (N, C, H, W)
+    top[0]     (N, C, OH, OW)  OH = ceil((H + 2 pad - kernel) / stride) + 1 (floor with round_mode: FLOOR);
+               with padding, a last window that starts at or beyond H + pad is left out
+    top[1]     (N, C, OH, OW)  optional, MAX only: h * W + w of each maximum
+Window (i, j) covers rows [i stride - pad, i stride - pad + kernel), clipped to the image; columns alike.
+MAX: the first of equal maxima wins. NaN is never a maximum; a window of nothing greater than -FLT_MAX
+(all NaN, or empty) gives -FLT_MAX, mask -1 and no gradient. AVE: divided by the window clipped to
+[-pad, H + pad): padding counts, the overhang beyond it does not. The gradient goes to bottom[0].
+
+Differs from Caffe: the average of an empty window is 0 (there -0 or NaN); STOCHASTIC is missing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+
+from caffe_lite.blob import Blob
+from caffe_lite.cuda import Kernels
+from caffe_lite.layer import Layer
+from caffe_lite.registry import register_layer
+
+kernels = Kernels(__file__)
+LOWEST = -float(np.finfo(np.float32).max)  # -FLT_MAX, in float64 nets too, as in Caffe
+
+
+@register_layer("Pooling")
+class Pooling(Layer):
+    exact_bottoms = 1
+    min_tops, max_tops = 1, 2
+
+    def setup(self, bottom, top):
+        p = self.param.pooling_param
+        self.check(p.pool != p.STOCHASTIC, "pool: STOCHASTIC is not available yet; there are MAX and AVE")
+        self.check(p.pool == p.MAX or len(top) == 1, "only pool: MAX has a second top, the mask")
+        if p.global_pooling:
+            sized = any(p.HasField(f) for f in ("kernel_size", "kernel_h", "kernel_w"))
+            self.check(not sized, "global_pooling: true pools the whole image: leave kernel_size, kernel_h, kernel_w out")
+            self.kernel = (0, 0)  # in reshape
+        else:
+            given = p.HasField("kernel_size") or (p.HasField("kernel_h") and p.HasField("kernel_w"))
+            self.check(given, "needs kernel_size, or kernel_h and kernel_w, or global_pooling: true")
+            self.kernel = self._pair(p, "kernel_size", "kernel_h", "kernel_w")
+            self.check(min(self.kernel) > 0, f"a kernel must be > 0, got {self.kernel[0]} x {self.kernel[1]}")
+        self.stride = self._pair(p, "stride", "stride_h", "stride_w")
+        self.pad = self._pair(p, "pad", "pad_h", "pad_w")
+        self.check(min(self.stride) > 0, f"a stride must be > 0, got {self.stride[0]} x {self.stride[1]}")
+        if p.global_pooling:
+            plain = self.stride == (1, 1) and self.pad == (0, 0)
+            self.check(plain, f"global_pooling: true needs pad 0 and stride 1, got pad {self.pad}, stride {self.stride}")
+        else:
+            smaller = self.pad[0] < self.kernel[0] and self.pad[1] < self.kernel[1]
+            self.check(smaller, f"pad must be smaller than the kernel, got pad {self.pad}, kernel {self.kernel}")
+        self.mask = Blob((), "int32", self.device)  # h * W + w of each maximum, -1 if none: forward saves it for backward
+        self.mask_is_kept = False
+
+    def _pair(self, p: Any, both: str, h: str, w: str) -> tuple[int, int]:
+        """(height, width) of a parameter given once, or as its _h and _w."""
+        split = p.HasField(h), p.HasField(w)
+        self.check(not (p.HasField(both) and any(split)), f"give {both}, or {h} and {w}, not both")
+        self.check(split[0] == split[1], f"give both {h} and {w}")
+        return (getattr(p, h), getattr(p, w)) if all(split) else (getattr(p, both),) * 2
+
+    def reshape(self, bottom, top):
+        self.check_shape(len(bottom[0].shape) == 4, f"bottom must have shape (N, C, H, W), got {bottom[0].shape}")
+        n, c, height, width = bottom[0].shape
+        if self.param.pooling_param.global_pooling:
+            self.kernel = (height, width)
+        size = self._windows(height, 0), self._windows(width, 1)
+        self.check_shape(
+            min(size) > 0, f"a {self.kernel[0]} x {self.kernel[1]} window with pad {self.pad} does not fit {height} x {width}"
+        )
+        for blob in (*top, self.mask):
+            blob.reshape(n, c, *size)
+        self.geometry = (*self.kernel, *self.stride, *self.pad)
+
+    def _windows(self, size: int, axis: int) -> int:
+        """How many windows there are along an axis of ``size``."""
+        kernel, stride, pad = self.kernel[axis], self.stride[axis], self.pad[axis]
+        p = self.param.pooling_param
+        rounded = np.floor if p.round_mode == p.FLOOR else np.ceil
+        windows = int(rounded(np.float32(size + 2 * pad - kernel) / np.float32(stride))) + 1  # in float, as Caffe
+        if any(self.pad) and (windows - 1) * stride >= size + pad:
+            windows -= 1
+        return windows
+
+    def forward_cpu(self, bottom, top):
+        p = self.param.pooling_param
+        if p.pool == p.AVE:
+            _forward(bottom[0].data, False, False, top[0].data, self.mask.data[:0], *self.geometry)
+            return
+        self.mask_is_kept = self.phase == 0 or len(top) == 2  # a TEST net seldom runs backward: see backward_cpu
+        mask = self.mask.data if self.mask_is_kept else self.mask.data[:0]
+        _forward(bottom[0].data, True, self.mask_is_kept, top[0].data, mask, *self.geometry)
+        if len(top) == 2:
+            top[1].data[...] = self.mask.data
+
+    def backward_cpu(self, top, propagate_down, bottom):
+        if not propagate_down[0]:
+            return
+        p = self.param.pooling_param
+        if p.pool == p.MAX and not self.mask_is_kept:
+            scratch = self.device.workspace("pooling", top[0].shape, self.dtype)
+            _forward(bottom[0].data, True, True, scratch, self.mask.data, *self.geometry)
+        _backward(top[0].diff, p.pool == p.MAX, self.mask.data, bottom[0].diff, *self.geometry)
+
+    def forward_gpu(self, bottom, top):
+        p = self.param.pooling_param
+        sizes = (*bottom[0].shape[2:], *top[0].shape[2:], *self.geometry)
+        if p.pool == p.AVE:
+            kernels("pool_ave_forward", top[0].count, bottom[0].data, *sizes, top[0].data, dtype=self.dtype)
+            return
+        kernels(
+            "pool_max_forward", top[0].count, bottom[0].data, *sizes, top[0].data, self.mask.data, dtype=self.dtype
+        )
+        if len(top) == 2:
+            top[1].data[...] = self.mask.data
+
+    def backward_gpu(self, top, propagate_down, bottom):
+        if not propagate_down[0]:
+            return
+        p = self.param.pooling_param
+        sizes = (*bottom[0].shape[2:], *top[0].shape[2:], *self.geometry)
+        if p.pool == p.AVE:
+            kernels("pool_ave_backward", bottom[0].count, top[0].diff, *sizes, bottom[0].diff, dtype=self.dtype)
+        else:
+            kernels(
+                "pool_max_backward", bottom[0].count, top[0].diff, self.mask.data, *sizes, bottom[0].diff, dtype=self.dtype
+            )
+
+
+@numba.njit(inline="always")
+def _span(offset, stride, size, windows):
+    """[first, last) windows that see an image column: those with 0 <= window * stride + offset < size."""
+    first = 0 if offset >= 0 else (-offset + stride - 1) // stride
+    last = min(windows, (size - 1 - offset) // stride + 1)
+    return first, last
+
+
+@numba.njit(inline="always")
+def _divisor(window, kernel, stride, pad, size):
+    """Length of a window clipped to [-pad, size + pad)."""
+    start = window * stride - pad
+    return min(start + kernel, size + pad) - start
+
+
+@numba.njit(cache=True)
+def _max_rows(row, stride, first_index, keep, best, where):
+    """best[i] <- max(best[i], row[i * stride]) and, if ``keep``, where[i] follows it."""
+    # The constant strides let the compiler vectorise.
+    if not keep:
+        if stride == 2:
+            for i in range(best.size):
+                v = row[2 * i]
+                best[i] = v if v > best[i] else best[i]
+        elif stride == 1:
+            for i in range(best.size):
+                v = row[i]
+                best[i] = v if v > best[i] else best[i]
+        else:
+            for i in range(best.size):
+                v = row[stride * i]
+                best[i] = v if v > best[i] else best[i]
+        return
+    if stride == 2:
+        for i in range(best.size):
+            v = row[2 * i]
+            greater = v > best[i]
+            best[i] = v if greater else best[i]
+            where[i] = np.int32(first_index + 2 * i) if greater else where[i]
+    else:
+        for i in range(best.size):
+            v = row[stride * i]
+            greater = v > best[i]
+            best[i] = v if greater else best[i]
+            where[i] = np.int32(first_index + stride * i) if greater else where[i]
+
+
+# Both directions work on a row of windows at a time: for every (row, column) offset inside the window, one
+# loop over the windows of the row. The order of comparisons and additions is that of Caffe's loops.
+@numba.njit(cache=True, parallel=True)
+def _forward(x, is_max, keep, y, mask, kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w):
+    channels, height, width = x.shape[1:]
+    windows_h, windows_w = y.shape[2:]
+    for plane in numba.prange(x.shape[0] * channels):
+        n, c = plane // channels, plane % channels
+        nowhere = np.empty(0, np.int32)
+        for i in range(windows_h):
+            start = i * stride_h - pad_h
+            out = y[n, c, i]
+            out[:] = LOWEST if is_max else 0
+            if keep:
+                mask[n, c, i, :] = -1
+            for h in range(max(start, 0), min(start + kernel_h, height)):
+                for k in range(kernel_w):
+                    offset = k - pad_w
+                    first, last = _span(offset, stride_w, width, windows_w)
+                    if first >= last:
+                        continue
+                    column = first * stride_w + offset
+                    row = x[n, c, h, column:]
+                    if is_max:
+                        where = mask[n, c, i, first:last] if keep else nowhere
+                        _max_rows(row, stride_w, h * width + column, keep, out[first:last], where)
+                    else:
+                        part = out[first:last]
+                        for j in range(part.size):
+                            part[j] += row[j * stride_w]
+            if not is_max:
+                rows = _divisor(i, kernel_h, stride_h, pad_h, height)
+                for j in range(windows_w):
+                    area = rows * _divisor(j, kernel_w, stride_w, pad_w, width)
+                    out[j] = out[j] / x.dtype.type(area) if area > 0 else 0
+
+
+@numba.njit(cache=True, parallel=True)
+def _backward(dy, is_max, mask, dx, kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w):
+    channels, height, width = dx.shape[1:]
+    windows_h, windows_w = dy.shape[2:]
+    for plane in numba.prange(dx.shape[0] * channels):
+        n, c = plane // channels, plane % channels
+        dx[n, c] = 0
+        if is_max:
+            flat = dx[n, c].reshape(height * width)
+            for i in range(windows_h):
+                for j in range(windows_w):
+                    index = mask[n, c, i, j]
+                    if index >= 0:
+                        flat[index] += dy[n, c, i, j]
+            continue
+        share = np.empty(windows_w, dy.dtype)
+        for i in range(windows_h):
+            start = i * stride_h - pad_h
+            rows = _divisor(i, kernel_h, stride_h, pad_h, height)
+            for j in range(windows_w):
+                area = rows * _divisor(j, kernel_w, stride_w, pad_w, width)
+                share[j] = dy[n, c, i, j] / dy.dtype.type(area) if area > 0 else 0
+            for h in range(max(start, 0), min(start + kernel_h, height)):
+                for k in range(kernel_w - 1, -1, -1):  # so that windows add in ascending order
+                    offset = k - pad_w
+                    first, last = _span(offset, stride_w, width, windows_w)
+                    for j in range(first, last):
+                        dx[n, c, h, j * stride_w + offset] += share[j]
