@@ -89,13 +89,14 @@ SEED_TEXT = """name: "x" layer { name: 'a' top: "b\\n" phase: TEST loss_weight: 
 input_shape { dim: 0x1f dim: 017, dim: -3; } force_backward: true layer: { clip_param { min: -1 max: inf } }"""
 
 
+PIECES = st.text("{}<>[]:;,\"'-.0e1xft#\\ \n_a", max_size=2)
+
+
 @QUICK
-@given(
-    st.lists(st.tuples(st.integers(0, len(SEED_TEXT)), st.integers(0, 3), st.text("{}<>[]:;,\"'-.0e1xft#\\ \n_a", max_size=2))),
-)
+@given(st.lists(st.tuples(st.integers(0, len(SEED_TEXT)), st.integers(0, 3), PIECES), max_size=3))
 def test_a_damaged_text_is_refused_or_read_as_protobuf_reads_it(edits):
     text = SEED_TEXT
-    for position, removed, added in edits[:3]:
+    for position, removed, added in edits:
         text = text[:position] + added + text[position + removed :]
     try:
         ours = net(text)
@@ -134,9 +135,11 @@ def test_ways_to_write_a_message(text, tmp_path):
 
 
 def test_numbers():
-    assert list(net("input_dim: [1, -2, 0x1F, -0X10, 017, 0, -0]  input_dim: 7").input_dim) == [1, -2, 31, -16, 15, 0, 0, 7]
+    whole = net("input_dim: [1, -2, 0x1F, -0X10, 017, 0, -0]  input_dim: 7").input_dim
+    assert list(whole) == [1, -2, 31, -16, 15, 0, 0, 7]
     assert net("input_dim: []").input_dim == []
-    floats = list(layer("loss_weight: [1, -.5, 2., 3f, 4.5F, 1e3, 1E-2f, inf, -INF, Infinity, 1e99, nan, -nan]").loss_weight)
+    text = "loss_weight: [1, -.5, 2., 3f, 4.5F, 1e3, 1E-2f, inf, -INF, Infinity, 1e99, nan, -nan]"
+    floats = list(layer(text).loss_weight)
     assert floats[:6] == [1, -0.5, 2, 3, 4.5, 1000]
     assert floats[6] == pytest.approx(0.01) and floats[7:11] == [math.inf, -math.inf, math.inf, math.inf]
     assert all(map(math.isnan, floats[11:]))
@@ -214,7 +217,7 @@ def test_errors_say_where_and_what(text, place, says):
         net(text)
     assert str(error.value).startswith(f"n.prototxt:{place}: ")
     assert says in str(error.value)
-    if "escape" not in says:  # protobuf's Python reader lets unknown escapes pass; its C++ one, Caffe's, does not
+    if "escape" not in says and "needs" not in says:  # refused by protobuf's C++ reader, which is Caffe's
         with pytest.raises(text_format.ParseError):
             text_format.Parse(text, caffe_pb2.NetParameter())
 
@@ -242,7 +245,7 @@ def test_size_and_depth_are_capped(monkeypatch, tmp_path):
         net(" " * ((1 << 20) + 1))
     monkeypatch.setattr(prototxt, "MAX_DEPTH", 2)
     assert net("layer { convolution_param { } }")
-    with pytest.raises(PrototxtError, match="1:46: nested more than 2 deep"):
+    with pytest.raises(PrototxtError, match="1:45: nested more than 2 deep"):
         net("layer { convolution_param { weight_filler : { } } }")
 
 

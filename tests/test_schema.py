@@ -98,7 +98,8 @@ def test_globals_are_those_of_pycaffe():
 
 
 def test_another_caffe_pb2_in_the_process_does_not_clash():
-    other = schema.parse_proto('syntax = "proto2"; package caffe; message NetParameter { optional int32 x = 1; }', "caffe.proto")
+    text = "package caffe; message NetParameter { optional int32 x = 1; }"
+    other = schema.parse_proto(text, "caffe.proto")
     pool = descriptor_pool.Default()
     pool.AddSerializedFile(other.SerializeToString())
     theirs = message_factory.GetMessageClass(pool.FindMessageTypeByName("caffe.NetParameter"))

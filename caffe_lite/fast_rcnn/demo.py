@@ -76,7 +76,7 @@ def _run(output: str, iters: int, images: dict[str, int], progress: bool) -> Dem
 
     say("proposals of the training pictures by selective search")
     train_set = get_imdb("synthetic_trainval", data=data)
-    train_set.config["selective_search"] = SEARCH
+    train_set.config["selective_search"] = {"progress": progress}
     _ = train_set.roidb
     say(f"training for {iters} iterations")
     trained = train_net(model_path("mini/solver.prototxt"), train_set, work, max_iters=iters, progress=progress)
@@ -84,7 +84,7 @@ def _run(output: str, iters: int, images: dict[str, int], progress: bool) -> Dem
 
     say("testing on held-out pictures")
     test_set = get_imdb("synthetic_test", data=data)
-    test_set.config["selective_search"] = SEARCH
+    test_set.config["selective_search"] = {"progress": progress}
     net = caffe_lite.Net(str(model_path("mini/test.prototxt")), caffe_lite.TEST, weights=trained.snapshots[-1])
     aps = test_net(net, test_set, work, progress)
     result = mean_ap(aps)
@@ -95,10 +95,6 @@ def _run(output: str, iters: int, images: dict[str, int], progress: bool) -> Dem
     for picture in pictures:
         print(f"    {picture}")
     return DemoResult(aps, result, pictures, trained.snapshots[-1])
-
-
-# Larger segments than the default: the pictures are small and their objects are of one colour each.
-SEARCH: dict[str, Any] = {}
 
 
 def _draw(output: str, work: str, trained: SolverWrapper, imdb: Any) -> list[str]:
@@ -113,10 +109,12 @@ def _draw(output: str, work: str, trained: SolverWrapper, imdb: Any) -> list[str
         dets = [d[d[:, 4] >= CONF] for d in dets]
         entry = imdb.roidb[i]
         truth = entry["boxes"][entry["gt_classes"] > 0]
-        drawn.append(draw.draw_detections(read_image(imdb.image_path_at(i)), dets, classes, truth))
-        draw.save_png(os.path.join(folder, f"{imdb.image_index[i]}.png"), drawn[-1])
+        im = read_image(imdb.image_path_at(i))
+        drawn.append(draw.draw_detections(im, dets, classes, truth, shortest=280))
+        large = draw.draw_detections(im, dets, classes, truth)
+        draw.save_png(os.path.join(folder, f"{imdb.image_index[i]}.png"), large)
     for name, make in (
-        ("demo_detections.png", lambda p: draw.save_png(p, draw.contact_sheet(drawn, columns=4))),
+        ("demo_detections.png", lambda p: draw.save_png(p, draw.contact_sheet(drawn, columns=3))),
         ("demo_loss.png", lambda p: draw.loss_curve(p, trained.losses, "Training loss of the demo")),
     ):
         paths.append(os.path.join(output, name))

@@ -75,7 +75,7 @@ def _label(
 ) -> None:
     """Write ``text`` on a filled strip at the box: above it, else inside, else below, where free."""
     height, width = picture.shape[:2]
-    size = 0.5 * max(1.0, min(height, width) / 600)
+    size = 0.52 * max(1.0, min(height, width) / 600)
     (w, h), base = cv2.getTextSize(text, _FONT, size, 1)
     w, h = w + 6, h + base + 4
     left = min(max(0, int(box[0])), max(0, width - w))
@@ -125,8 +125,9 @@ def loss_curve(
 ) -> None:
     """Draw every series of ``losses`` against the iteration: the raw values pale, their mean in front.
 
-    The mean runs over the last twentieth of the iterations (at least 5). The axis of the loss is
-    cut at the 99th percentile so that the first iterations do not flatten the rest.
+    The mean is over a twentieth of the iterations around each (5 or more), at the ends over what there is
+    of them. The axis of the loss is cut at the 99th percentile so that the first iterations do not
+    flatten the rest.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -139,13 +140,13 @@ def loss_curve(
         values = np.asarray(series, np.float64)
         if values.size == 0:
             continue
-        window = min(values.size, max(5, values.size // 20))
+        half = max(5, values.size // 20) // 2
         total = np.cumsum(np.concatenate([[0.0], values]))
-        start = np.maximum(np.arange(1, values.size + 1) - window, 0)
-        stop = np.arange(1, values.size + 1)
+        at = np.arange(values.size)
+        start, stop = np.maximum(at - half, 0), np.minimum(at + half + 1, values.size)
         mean = (total[stop] - total[start]) / (stop - start)
-        line = axes.plot(stop, mean, label=f"{name} (last: {mean[-1]:.3f})", linewidth=1.8, zorder=3 + i)[0]
-        axes.plot(stop, values, color=line.get_color(), alpha=0.25, linewidth=0.6, zorder=2)
+        line = axes.plot(at + 1, mean, label=f"{name} (at the end {mean[-1]:.3f})", linewidth=1.8, zorder=3 + i)[0]
+        axes.plot(at + 1, values, color=line.get_color(), alpha=0.25, linewidth=0.6, zorder=2)
         top = max(top, float(np.percentile(values, 99)))
     axes.set(xlabel="iteration", ylabel="loss", title=title)
     axes.set_ylim(0, top * 1.05 if top > 0 else 1)

@@ -40,14 +40,15 @@ def test_the_threshold_is_not_rounded_to_float32():
 
 def test_overlaps_are_float32():
     dets = np.array([[0, 0, 9, 9, 0.9], [0, 0, 2, 9, 0.8]], np.float32)
-    assert 0.3 < 0.300000005 < np.float32(0.3)
+    assert 0.3 < 0.300000005 < float(np.float32(0.3))
     assert nms(dets, 0.300000005).tolist() == [0]
 
 
 def test_equal_scores_have_a_fixed_order():
-    dets = np.tile(np.array([[0, 0, 1, 1, 0.5]], np.float32), (40, 1))
-    dets[:, [0, 2]] += 10 * np.arange(40)[:, None]
-    assert nms(dets, 0.5).tolist() == list(range(39, -1, -1))
+    apart = 10 * np.arange(120.0)
+    scores = np.tile([0.5, 0.7, 0.6], 40)
+    dets = np.stack([apart, apart * 0, apart + 1, apart * 0 + 1, scores], axis=1)
+    assert nms(dets, 0.5).tolist() == sorted(range(120), key=lambda row: (-scores[row], -row))
 
 
 @settings(max_examples=50, deadline=None)

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 
+import caffe_lite
 from caffe_lite.blob import Blob
 from caffe_lite.data.boxes import bbox_transform
 from caffe_lite.data.config import ConfigError, cfg, preserved_cfg, reset_cfg
@@ -35,6 +36,10 @@ from caffe_lite.errors import DataError, NetError
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "pipeline"
 TOPS = ("data", "rois", "labels", "bbox_targets", "bbox_loss_weights")
+PROTOTXT = """
+layer { name: "data" type: "Python" top: "data" top: "rois" top: "labels" top: "bbox_targets" top: "bbox_loss_weights"
+  python_param { module: "roi_data_layer.layer" layer: "RoIDataLayer" param_str: "'num_classes': 21" } }
+"""
 PHOTOGRAPHS = os.environ.get("CAFFE_LITE_DEMO_IMAGES")
 
 
@@ -173,16 +178,18 @@ def test_images_without_a_roi_to_train_on_can_be_dropped(tmp_path):
 # ---- minibatches
 
 
-def test_minibatches_equal_the_originals(images):
+def test_a_net_gets_the_originals_minibatches(images, tmp_path):
+    (tmp_path / "data_only.prototxt").write_text(PROTOTXT)
+    net = caffe_lite.Net(str(tmp_path / "data_only.prototxt"), caffe_lite.TRAIN)
+    layer = net.layers[0]
     golden = np.load(GOLDEN / "minibatch_default.npz")
     roidb = trainable(golden_imdb(PHOTOGRAPHS or images, ".jpg" if PHOTOGRAPHS else ".png"))
-    layer, top = make_layer()
     np.random.seed(int(golden["seed"]))
     layer.set_roidb(roidb)
     for k in range(4):
-        layer.forward([], top)
+        net.forward()
         assert layer.minibatch_images == [roidb[i]["image"] for i in golden[f"m{k}_db_inds"]]
-        blobs = dict(zip(TOPS, (blob.data for blob in top), strict=True))
+        blobs = {name: net.blobs[name].data for name in TOPS}
         for name in ("rois", "labels"):
             np.testing.assert_array_equal(blobs[name], golden[f"m{k}_{name}"])
         np.testing.assert_array_equal(blobs["bbox_loss_weights"], golden[f"m{k}_bbox_loss_weights"])

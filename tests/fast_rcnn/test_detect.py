@@ -141,9 +141,8 @@ def test_pyramid_is_one_batch_padded_with_zeros() -> None:
     data, scales = detection.image_pyramid(IMAGE)
     assert data.shape == (2, 3, 120, 180) and scales.tolist() == [1, 2]
     assert not data[0, :, 60:].any() and not data[0, :, :, 90:].any()
-    np.testing.assert_array_equal(
-        data[0, :, :60, :90], (IMAGE.astype(np.float32) - cfg.PIXEL_MEANS.astype(np.float32)).transpose(2, 0, 1)
-    )
+    shifted = (IMAGE - cfg.PIXEL_MEANS).astype(np.float32)
+    np.testing.assert_array_equal(data[0, :, :60, :90], shifted.transpose(2, 0, 1))
     cfg.TEST.MAX_SIZE = 135
     assert detection.image_pyramid(IMAGE)[1].tolist() == [1, 1.5]
 

@@ -1,0 +1,1 @@
+"""The layer types, one module each; the registry finds them by name."""

@@ -1,0 +1,120 @@
+"""Dropout: sets a random part of the values to zero in TRAIN, lets all of them through in TEST.
+
+Srivastava et al. (2014); behaves as Caffe's DropoutLayer; may run in place. r = dropout_ratio:
+    bottom[0], top[0]  any shape, the same
+                    scale_train: true (the default)     scale_train: false (Fast R-CNN's addition)
+    TRAIN forward   y = x mask / (1 - r)                y = x mask
+    TEST forward    y = x                               y = x (1 - r)
+    mask = 0 with probability r, else 1, drawn anew by every forward. The gradient has the same factors.
+
+The mask comes from Philox4x32-10 (Salmon et al., Parallel random numbers: as easy as 1, 2, 3, SC 2011)
+under a 64-bit key drawn from the process's stream once a forward: element i is kept if word i % 4 of
+counter i // 4 is greater than r 2^32. So every device drops the same elements.
+
+Differs from Caffe: other random numbers; r = 0 is allowed and drops nothing.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+from caffe_lite.blob import Blob
+from caffe_lite.cuda import Kernels
+from caffe_lite.layer import Layer
+from caffe_lite.registry import register_layer
+
+kernels = Kernels(__file__)
+
+
+@register_layer("Dropout")
+class Dropout(Layer):
+    exact_bottoms, exact_tops = 1, 1
+    in_place = True
+
+    def setup(self, bottom, top):
+        p = self.param.dropout_param
+        self.check(0 <= p.dropout_ratio < 1, f"dropout_ratio must be in [0, 1), got {p.dropout_ratio:g}")
+        self.drops = self.phase == 0 and p.dropout_ratio > 0
+        # In float32, as Caffe: 1 - r and 1 / (1 - r) are what multiplies the values of a float32 net.
+        kept = self.dtype.type(1) - self.dtype.type(p.dropout_ratio)
+        self.threshold = int(np.float32(2**32) * np.float32(p.dropout_ratio))
+        self.scale = self.dtype.type(1)
+        if p.scale_train and self.phase == 0:
+            self.scale = self.dtype.type(1) / kept
+        elif not p.scale_train and self.phase == 1:
+            self.scale = kept
+        self.mask = Blob((), "uint8", self.device)  # forward saves it for backward
+
+    def reshape(self, bottom, top):
+        top[0].reshape(bottom[0].shape)
+        if self.drops:
+            self.mask.reshape(bottom[0].shape)
+
+    def forward_cpu(self, bottom, top):
+        if not self.drops:
+            self._scale(bottom[0].data, top[0].data)
+            return
+        x, y = bottom[0].data.reshape(-1), top[0].data.reshape(-1)
+        _forward(x, *self._draw_key(), np.uint64(self.threshold), self.scale, y, self.mask.data.reshape(-1))
+
+    def forward_gpu(self, bottom, top):
+        if not self.drops:
+            self._scale(bottom[0].data, top[0].data)
+            return
+        words = (*self._draw_key(), self.threshold)
+        words = (int(np.uint32(word).view(np.int32)) for word in words)  # kernels take signed integers
+        x, y, count = bottom[0].data, top[0].data, top[0].count
+        kernels("dropout_forward", (count + 3) // 4, count, x, *words, self.scale, y, self.mask.data, dtype=self.dtype)
+
+    def backward(self, top, propagate_down, bottom):
+        if not propagate_down[0]:
+            return
+        if self.drops:
+            self.xp.multiply(top[0].diff, self.mask.data, out=bottom[0].diff)
+            bottom[0].diff[...] *= self.scale
+        else:
+            self._scale(top[0].diff, bottom[0].diff)
+
+    def _draw_key(self):
+        """The low and the high word of a new key."""
+        key = int(self.device.rng.integers(0, 2**64, dtype=np.uint64))
+        return np.uint64(key & 0xFFFFFFFF), np.uint64(key >> 32)
+
+    def _scale(self, x, y):
+        if self.scale == 1 and y is not x:
+            y[...] = x
+        elif self.scale != 1:
+            self.xp.multiply(x, self.scale, out=y)
+
+
+WORD = np.uint64(0xFFFFFFFF)
+
+
+@numba.njit(cache=True, inline="always")
+def philox4x32(c0, c1, c2, c3, k0, k1):
+    """Four random words from a counter of four and a key of two; 32-bit words, held in uint64."""
+    for _ in range(10):
+        p0, p1 = np.uint64(0xD2511F53) * c0, np.uint64(0xCD9E8D57) * c2
+        c0, c1, c2, c3 = (p1 >> np.uint64(32)) ^ c1 ^ k0, p1 & WORD, (p0 >> np.uint64(32)) ^ c3 ^ k1, p0 & WORD
+        k0, k1 = (k0 + np.uint64(0x9E3779B9)) & WORD, (k1 + np.uint64(0xBB67AE85)) & WORD
+    return c0, c1, c2, c3
+
+
+@numba.njit(cache=True)
+def _forward(x, key0, key1, threshold, scale, y, mask):
+    zero = np.uint64(0)
+    for group in range(x.size // 4):
+        i = 4 * group
+        counter = np.uint64(group)
+        words = philox4x32(counter & WORD, counter >> np.uint64(32), zero, zero, key0, key1)
+        for j in range(4):
+            mask[i + j] = words[j] > threshold
+    rest = x.size % 4
+    if rest:
+        counter = np.uint64(x.size // 4)
+        words = philox4x32(counter & WORD, counter >> np.uint64(32), zero, zero, key0, key1)
+        for j in range(rest):
+            mask[x.size - rest + j] = words[j] > threshold
+    for i in range(x.size):
+        y[i] = x[i] * mask[i] * scale
