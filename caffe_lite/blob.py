@@ -31,34 +31,33 @@ class Storage:
         self.dtype = dtype
         self.flat: Any = None
         self._host: np.ndarray | None = None
-        self._host_is_newer = False
+        self.host_is_newer = False
 
     def reserve(self, count: int) -> None:
         """Make room for ``count`` elements; new memory is zero, what was there is lost if it grows."""
         if self.flat is None or self.flat.size < count:
             self.flat = None
             self.flat = self.device.xp.zeros(max(count, 1), dtype=self.dtype)
-            self._host, self._host_is_newer = None, False
+            self._host, self.host_is_newer = None, False
 
     def host(self) -> np.ndarray:
-        """The memory as NumPy: itself on the CPU; on a GPU a copy that is uploaded before the next use."""
+        """The memory as NumPy: itself on the CPU; on a GPU a copy, which the next use on the device uploads."""
         if not self.device.is_gpu:
             return self.flat
-        if not self._host_is_newer:
+        if not self.host_is_newer:
             fresh = self.device.to_host(self.flat)
             if self._host is None:
                 self._host = fresh
             else:
-                self._host[...] = fresh
-            self._host_is_newer = True
-            self.device.note_host_write(self)
+                self._host[...] = fresh  # the arrays that users hold stay the blob's
+            self.host_is_newer = True
         assert self._host is not None
         return self._host
 
     def upload(self) -> None:
-        if self._host_is_newer:
-            self.flat[...] = self.device.xp.asarray(self._host)
-            self._host_is_newer = False
+        """Send the host copy, into which a user may have written, to the device."""
+        self.flat[...] = self.device.xp.asarray(self._host)
+        self.host_is_newer = False
 
 
 class Blob:
@@ -109,6 +108,8 @@ class Blob:
         return self._diff.flat is not None
 
     def _view(self, name: str, storage: Storage) -> Any:
+        if storage.host_is_newer:
+            storage.upload()
         cached = self._views.get(name)
         if cached is not None and cached[0] is storage.flat:
             return cached[1]

@@ -9,15 +9,11 @@ takes a key from it, so that both devices see the same draws.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from caffe_lite.errors import DeviceError
-
-if TYPE_CHECKING:
-    from caffe_lite.blob import Storage
-
 
 class Device:
     """The CPU (``is_gpu`` False, ``xp`` numpy) or a GPU (``is_gpu`` True, ``xp`` cupy)."""
@@ -27,7 +23,6 @@ class Device:
         self.is_gpu = is_gpu
         self.index = index
         self._workspaces: dict[str, Any] = {}
-        self._written_on_host: list[Storage] = []
 
     def __repr__(self) -> str:
         return f"gpu:{self.index}" if self.is_gpu else "cpu"
@@ -55,15 +50,6 @@ class Device:
         if not self.is_gpu:
             return array
         return array.get() if hasattr(array, "get") else np.array(array)
-
-    def note_host_write(self, storage: Storage) -> None:
-        self._written_on_host.append(storage)
-
-    def upload(self) -> None:
-        """Send to the device what users were given host copies of and may have written."""
-        pending, self._written_on_host = self._written_on_host, []
-        for storage in pending:
-            storage.upload()
 
 
 class _Random:

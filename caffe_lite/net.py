@@ -233,7 +233,6 @@ class Net:
     def run_forward(self, start: int = 0, end: int | None = None) -> None:
         """Reshape and run layers ``start`` to ``end`` inclusive, without waiting for the device."""
         end = len(self._nodes) - 1 if end is None else end
-        self.device.upload()
         done_by_fusion = -1
         for i in range(start, end + 1):
             node = self._nodes[i]
@@ -249,8 +248,6 @@ class Net:
                 raise layer.located(error) from error
             if layer.fused_relu:
                 done_by_fusion = i + 1
-            if layer.on_host:
-                self.device.upload()
 
     def loss(self, start: int = 0, end: int | None = None) -> float:
         """Weighted sum of the losses that layers ``start`` to ``end`` inclusive last computed."""
@@ -264,7 +261,6 @@ class Net:
 
     def _backward(self, start: int, end: int) -> None:
         """Run layers ``start`` down to ``end`` inclusive, backward."""
-        self.device.upload()
         for i in range(start, end - 1, -1):
             node = self._nodes[i]
             if not node.needs_backward:
@@ -274,8 +270,6 @@ class Net:
                 layer.backward(self._seen_by(layer, node.tops), node.propagate_down, self._seen_by(layer, node.bottoms))
             except CaffeError as error:
                 raise layer.located(error) from error
-            if layer.on_host:
-                self.device.upload()
 
     def layer_blobs(self) -> Iterable[tuple[Layer, list[tuple[str, Blob]], list[tuple[str, Blob]]]]:
         """Each layer with its (name, blob) bottoms and tops, in the order in which they run."""

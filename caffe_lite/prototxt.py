@@ -17,7 +17,7 @@ import re
 from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn
 
-from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto
+from google.protobuf.descriptor_pb2 import FieldDescriptorProto
 
 from caffe_lite import prototxt_tokens as tokens
 from caffe_lite.errors import PrototxtError, did_you_mean
@@ -147,20 +147,23 @@ class _Field(NamedTuple):
 
 @functools.cache
 def _fields_of(descriptor: Any) -> dict[str, _Field]:
-    proto = DescriptorProto()
-    descriptor.CopyToProto(proto)
-    result = {}
-    for field in proto.field:
-        known = descriptor.fields_by_name[field.name]
-        result[field.name] = _Field(
+    return {
+        field.name: _Field(
             name=field.name,
             type=FieldDescriptorProto.Type.Name(field.type).removeprefix("TYPE_").lower(),
-            repeated=field.label == FieldDescriptorProto.LABEL_REPEATED,
-            required=field.label == FieldDescriptorProto.LABEL_REQUIRED,
-            enum=known.enum_type,
-            message=known.message_type,
+            repeated=_has_label(field, "repeated"),
+            required=_has_label(field, "required"),
+            enum=field.enum_type,
+            message=field.message_type,
         )
-    return result
+        for field in descriptor.fields
+    }
+
+
+def _has_label(field: Any, label: str) -> bool:
+    if hasattr(field, "is_repeated"):  # protobuf 6.31 and later; 7 has no field.label
+        return getattr(field, f"is_{label}")
+    return field.label == getattr(field, f"LABEL_{label.upper()}")
 
 
 _BOOLS = {"true": True, "True": True, "t": True, "false": False, "False": False, "f": False}

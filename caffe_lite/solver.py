@@ -60,7 +60,7 @@ class Solver:
         self.smoothed_loss = 0.0
         self.callbacks: list[tuple[Callable[[], Any] | None, Callable[[], Any] | None]] = []
         self._policy = registry.policies.get(param.lr_policy, f"{origin}: lr_policy")
-        self._check_param()
+        self.check_param()
         if param.random_seed >= 0:
             device.set_random_seed(param.random_seed)
         self.net = Net.from_param(*train_net_param(param, origin))
@@ -71,7 +71,7 @@ class Solver:
         xp = self.net.device.xp
         self.history = [xp.zeros(b.shape, dtype=b.dtype) for _ in range(self.slots) for b in self.net.learnable_params]
 
-    def _check_param(self) -> None:
+    def check_param(self) -> None:
         param = self.param
         for name in ("iter_size", "average_loss"):
             if getattr(param, name) < 1:

@@ -68,16 +68,9 @@ def copy_trained_layers(net: Net, source: Any, origin: str) -> CopyReport:
     return report
 
 
-def proto_shape(proto: Any) -> tuple[int, ...]:
-    """The shape that a BlobProto states, by its ``shape`` or its legacy num, channels, height, width."""
-    if any(proto.HasField(axis) for axis in ("num", "channels", "height", "width")):
-        return (proto.num, proto.channels, proto.height, proto.width)
-    return tuple(proto.shape.dim)
-
-
 def _check_shape(proto: Any, expected: tuple[int, ...], name: str, index: int, origin: str) -> None:
     """Shapes must be equal; a legacy 4-D one is compared from the right, its leading axes being 1."""
-    found = proto_shape(proto)
+    found = weights.blob_shape(proto)
     legacy = any(proto.HasField(axis) for axis in ("num", "channels", "height", "width"))
     if legacy and len(expected) <= 4:
         fits = found == (1,) * (4 - len(expected)) + tuple(expected)

@@ -104,22 +104,28 @@ def _kernel_1d(g, at, step, u, to, stride):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def _fill_rows(x, plane, height, width, top, left, rows, length, buf, row_step):  # type: ignore[no-untyped-def]
-    """buf[r, :length] = rows [top, top + rows) of the plane from column ``left``; 0 outside of it."""
+    """buf[r, :length] = rows [top, top + rows) of the plane from column ``left``; 0 outside of it.
+
+    Writes up to LANES - 1 numbers more, which the caller does not look at.
+    """
     low = min(max(0, -left), length)
     high = max(low, min(length, width - left))
+    zero = 0 * load(buf, 0)
     for r in range(rows):
         at = r * row_step
-        if top + r < 0 or top + r >= height:
-            for i in range(length):
-                buf[at + i] = 0
-        else:
-            source = plane + (top + r) * width + left
-            for i in range(low):
-                buf[at + i] = 0
-            for i in range(low, high):
-                buf[at + i] = x[source + i]
-            for i in range(high, length):
-                buf[at + i] = 0
+        inside = 0 <= top + r < height
+        source = plane + (top + r) * width + left
+        for i in range(0, length, LANES):
+            if inside and i >= low and i < high and source + i + LANES <= x.size:
+                store(buf, at + i, load(x, source + i))
+            else:
+                store(buf, at + i, zero)
+                if inside:
+                    for j in range(max(i, low), min(i + LANES, high)):
+                        buf[np.uintp(at + j)] = x[np.uintp(source + j)]
+        if inside:
+            for j in range(high, length):
+                buf[np.uintp(at + j)] = 0
 
 
 @njit(cache=True)
@@ -240,7 +246,7 @@ def _transform_output(m, m_frequency, m_row, kernels, y, channel, k_all, bias, s
 
 
 @njit(cache=True, parallel=True)
-def _forward(x, c0, u, bias, y, k0, kernels, channels, pad, tiles, tasks, group_step, k_parts, k_block, scratch, v_size, row_step, clip):  # type: ignore[no-untyped-def]
+def _forward(x, c0, u, bias, y, k0, kernels, channels, pad, tiles, tasks, group_step, k_parts, k_block, c_block, scratch, v_size, row_step, clip):  # type: ignore[no-untyped-def]
     """The whole convolution; a task is a range of tiles and a part of the kernels."""
     batch, c_all, height, width = x.shape
     k_all, out_height, out_width = y.shape[1:]
@@ -268,13 +274,15 @@ def _forward(x, c0, u, bias, y, k0, kernels, channels, pad, tiles, tasks, group_
             end = min(block + k_block, stop)
             for f in range(FREQUENCIES):
                 for g in range(0, groups, PANEL // LANES):
-                    b0 = f * v_frequency + g * LANES // PANEL * v_panel
-                    for p in range(block, end):
-                        a0 = (f * row_panels + p) * u_panel
-                        to = f * m_frequency + (p - block) * ROWS * m_row + g * LANES
-                        if groups - g >= PANEL // LANES:
-                            gemm_tile(u, a0, ROWS, v, b0, PANEL, m, to, m_row, channels, False)
-                        else:
-                            gemm_edge(u, a0, ROWS, v, b0, PANEL, m, to, m_row, channels, False)
+                    for c in range(0, channels, c_block):
+                        b0 = f * v_frequency + g * LANES // PANEL * v_panel + c * PANEL
+                        count = min(c_block, channels - c)
+                        for p in range(block, end):
+                            a0 = (f * row_panels + p) * u_panel + c * ROWS
+                            to = f * m_frequency + (p - block) * ROWS * m_row + g * LANES
+                            if groups - g >= PANEL // LANES:
+                                gemm_tile(u, a0, ROWS, v, b0, PANEL, m, to, m_row, count, c > 0)
+                            else:
+                                gemm_edge(u, a0, ROWS, v, b0, PANEL, m, to, m_row, count, c > 0)
             done = min(end * ROWS, kernels) - block * ROWS
             _transform_output(m, m_frequency, m_row, done, yf, k0 + block * ROWS, k_all, bias, (out_height, out_width), tiles, first, last, clip, half, out)

@@ -31,7 +31,9 @@ class Concat(Layer):
             same = len(blob.shape) == len(first) and blob.shape[:axis] + blob.shape[axis + 1 :] == (
                 first[:axis] + first[axis + 1 :]
             )
-            self.check_shape(same, f"bottoms may differ along axis {axis} only: bottom 0 {first}, bottom {i} {blob.shape}")
+            self.check_shape(
+                same, f"bottoms may differ along axis {axis} only: bottom 0 {first}, bottom {i} {blob.shape}"
+            )
             total += blob.shape[axis]
         top[0].reshape(*first[:axis], total, *first[axis + 1 :])
         if len(bottom) == 1:

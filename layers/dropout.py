@@ -71,8 +71,9 @@ class Dropout(Layer):
         if not propagate_down[0]:
             return
         if self.drops:
-            self.xp.multiply(top[0].diff, self.mask.data, out=bottom[0].diff)
-            bottom[0].diff[...] *= self.scale
+            dx = bottom[0].diff
+            self.xp.multiply(top[0].diff, self.mask.data, out=dx)
+            dx *= self.scale
         else:
             self._scale(top[0].diff, bottom[0].diff)
 

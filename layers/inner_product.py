@@ -42,7 +42,9 @@ class InnerProduct(Layer):
     def reshape(self, bottom, top):
         axis = self.canonical_axis(bottom[0], self.param.inner_product_param.axis)
         k = bottom[0].count_of(axis)
-        self.check_shape(k == self.k, f"bottom has shape {bottom[0].shape}: {k} values from axis {axis} on, not {self.k}")
+        self.check_shape(
+            k == self.k, f"bottom has shape {bottom[0].shape}: {k} values from axis {axis} on, not {self.k}"
+        )
         self.m = bottom[0].count_of(0, axis)
         top[0].reshape(*bottom[0].shape[:axis], self.n)
 
@@ -59,7 +61,7 @@ class InnerProduct(Layer):
     def forward_cpu(self, bottom, top):
         y, bias = self._product(bottom, top)
         if bias.size or self.fused_relu:
-            _epilogue(y, bias, self.fused_relu)
+            _epilogue(y, bias, self.fused_relu, self.dtype.type(0))
 
     def forward_gpu(self, bottom, top):
         y, bias = self._product(bottom, top)
@@ -74,7 +76,8 @@ class InnerProduct(Layer):
             dw = self.blobs[0].diff
             _add_product(self.xp, *((x.T, dy) if transpose else (dy.T, x)), dw)
         if len(self.blobs) == 2 and self.param_propagate_down[1]:
-            self.blobs[1].diff[...] += dy.sum(axis=0)
+            db = self.blobs[1].diff
+            db += dy.sum(axis=0)
         if propagate_down[0]:
             w = self.blobs[0].data
             self.xp.dot(dy, w.T if transpose else w, out=bottom[0].diff.reshape(self.m, self.k))
@@ -110,14 +113,13 @@ def _add_product(xp: Any, a: Any, b: Any, out: Any) -> None:
 
 
 @numba.njit(cache=True)
-def _epilogue(y, bias, relu):
+def _epilogue(y, bias, relu, zero):
     """y + bias (unless it is empty), then max(., 0) if ``relu``, in place and in one pass."""
-    rows, columns = y.shape
-    for i in range(rows):
+    for i in range(y.shape[0]):
         row = y[i]
         if bias.size:
-            for j in range(columns):
+            for j in range(row.size):
                 row[j] += bias[j]
         if relu:
-            for j in range(columns):
-                row[j] = np.maximum(row[j], y.dtype.type(0))  # a NaN stays
+            for j in range(row.size):
+                row[j] = zero if row[j] <= zero else row[j]  # a NaN stays

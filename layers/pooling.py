@@ -56,7 +56,7 @@ class Pooling(Layer):
         else:
             smaller = self.pad[0] < self.kernel[0] and self.pad[1] < self.kernel[1]
             self.check(smaller, f"pad must be smaller than the kernel, got pad {self.pad}, kernel {self.kernel}")
-        self.mask = Blob((), "int32", self.device)  # h * W + w of each maximum, -1 if none: forward saves it for backward
+        self.mask = Blob((), "int32", self.device)  # of the maxima: forward saves it for backward
         self.mask_is_kept = False
 
     def _pair(self, p: Any, both: str, h: str, w: str) -> tuple[int, int]:
@@ -91,12 +91,9 @@ class Pooling(Layer):
 
     def forward_cpu(self, bottom, top):
         p = self.param.pooling_param
-        if p.pool == p.AVE:
-            _forward(bottom[0].data, False, False, top[0].data, self.mask.data[:0], *self.geometry)
-            return
-        self.mask_is_kept = self.phase == 0 or len(top) == 2  # a TEST net seldom runs backward: see backward_cpu
-        mask = self.mask.data if self.mask_is_kept else self.mask.data[:0]
-        _forward(bottom[0].data, True, self.mask_is_kept, top[0].data, mask, *self.geometry)
+        # A TEST net seldom runs backward, which otherwise finds the maxima again.
+        self.mask_is_kept = p.pool == p.MAX and (self.phase == 0 or len(top) == 2)
+        _forward(bottom[0].data, p.pool == p.MAX, self.mask_is_kept, top[0].data, self.mask.data, *self.geometry)
         if len(top) == 2:
             top[1].data[...] = self.mask.data
 
@@ -199,6 +196,8 @@ def _max_along(line, kernel, stride, y):
         _max_of(line, 2, 2, y)
     elif kernel == 3 and stride == 2:
         _max_of(line, 3, 2, y)
+    elif kernel == 3 and stride == 1:
+        _max_of(line, 3, 1, y)
     else:
         _max_of(line, kernel, stride, y)
 
@@ -219,6 +218,8 @@ def _max_along_with_index(line, rows, kernel, stride, width, pad, y, mask):
         _first_max_of(line, rows, 2, 2, width, pad, y, mask)
     elif kernel == 3 and stride == 2:
         _first_max_of(line, rows, 3, 2, width, pad, y, mask)
+    elif kernel == 3 and stride == 1:
+        _first_max_of(line, rows, 3, 1, width, pad, y, mask)
     else:
         _first_max_of(line, rows, kernel, stride, width, pad, y, mask)
 

@@ -56,7 +56,9 @@ class ReLU(Layer):
         if not propagate_down[0]:
             return False
         known = self.slope >= 0 or top[0] is not bottom[0]
-        self.check(known, f"negative_slope {self.slope} in place leaves no trace of the sign of x: give the top its own name")
+        self.check(
+            known, f"negative_slope {self.slope} in place leaves no trace of the sign of x: give the top its own name"
+        )
         return True
 
 

@@ -136,12 +136,11 @@ def _forward(prob, labels, ignore, smallest):
 @numba.njit(cache=True)
 def _backward(prob, labels, ignore, scale, dx):
     outer, classes, inner = prob.shape
-    zero, one = scale * 0, scale.dtype.type(1) if False else prob.dtype.type(1)
     for i in range(outer):
         for c in range(classes):
             for j in range(inner):
                 label = np.int64(labels[i * inner + j])
                 if label == ignore:
-                    dx[i, c, j] = zero
+                    dx[i, c, j] = 0
                 else:
-                    dx[i, c, j] = scale * (prob[i, c, j] - one if label == c else prob[i, c, j])
+                    dx[i, c, j] = scale * (prob[i, c, j] - (label == c))

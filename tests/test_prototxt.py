@@ -196,7 +196,7 @@ ERRORS = [
     ("name: \"a' ", "1:7", "not closed on its line"),
     (r"name: 'a\q'", "1:7", r"unknown escape \q"),
     (r"name: '\ud800'", "1:7", "unknown escape"),
-    (r"name: '\400'", "1:7", "unknown escape"),
+    (r"name: '\400'", "1:7", r"unknown escape \400"),
     (r"name: '\xff'", "1:7", "do not give UTF-8"),
     ("name 'a'", "1:6", "expected ':' after name"),
     ("name: ['a']", "1:7", "takes one value and not a list"),

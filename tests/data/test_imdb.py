@@ -104,7 +104,12 @@ def test_flipping_refuses_a_box_wider_than_the_image():
 
 @pytest.mark.parametrize(
     ("box", "what"),
-    [((5, 5, 4, 9), "row 1.*5, 5, 4, 9"), ((-1, 0, 4, 9), "-1, 0"), ((0, 0, 65536, 9), "65536"), ((0, 0, np.nan, 1), "nan")],
+    [
+        ((5, 5, 4, 9), "row 1.*5, 5, 4"),
+        ((-1, 0, 4, 9), "-1, 0"),
+        ((0, 0, 65536, 9), "65536"),
+        ((0, np.nan, 1, 1), "nan"),
+    ],
 )
 def test_impossible_proposals_are_refused(box, what):
     with pytest.raises(DataError, match=f"given: proposals of image 'im0'.*{what}"):

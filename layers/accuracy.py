@@ -1,0 +1,116 @@
+"""Accuracy: the share of rows whose true class is among the ``top_k`` best scores.
+
+Behaves as Caffe's AccuracyLayer. C classes along ``axis`` (1); rows = outer x inner positions:
+    bottom[0]  scores  (outer axes, C, inner axes)
+    bottom[1]  labels  rows values in [0, C), in any shape; fractions are cut off
+    top[0]     ()      right rows / rows that count; 0 if none does
+    top[1]     (C,)    the same for the rows of each class; optional
+Rows labelled ``ignore_label`` do not count. A row is right if fewer than top_k other classes score at least as
+high as the true one: a tie counts against it. There is no gradient, and asking for one is an error.
+
+Differs from Caffe: a true class whose score is NaN is never right (there always); force_backward passes this
+layer by. A label that is neither in [0, C) nor ignored is a DataError on the CPU; on a GPU, which is not asked
+for its verdict, it makes top[0] a NaN.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+from caffe_lite.cuda import Kernels
+from caffe_lite.errors import DataError
+from caffe_lite.layer import Layer
+from caffe_lite.registry import register_layer
+
+kernels = Kernels(__file__)
+RIGHT, WRONG, IGNORED, BAD_LABEL = 1, 0, -1, -2  # the verdict on a row
+NOBODY = np.iinfo(np.int32).min  # an ignore_label that no row has
+
+
+@register_layer("Accuracy")
+class Accuracy(Layer):
+    exact_bottoms = 2
+    min_tops, max_tops = 1, 2
+
+    def setup(self, bottom, top):
+        p = self.param.accuracy_param
+        self.check(p.top_k > 0, f"top_k must be > 0, got {p.top_k}")
+        self.top_k = p.top_k
+        self.ignore = p.ignore_label if p.HasField("ignore_label") else NOBODY
+
+    def reshape(self, bottom, top):
+        axis = self.canonical_axis(bottom[0], self.param.accuracy_param.axis)
+        shape = bottom[0].shape
+        self.check_shape(
+            self.top_k <= shape[axis], f"top_k {self.top_k} is more than the {shape[axis]} classes of {shape}"
+        )
+        outer, inner = bottom[0].count_of(0, axis), bottom[0].count_of(axis + 1)
+        self.check_shape(
+            bottom[1].count == outer * inner,
+            f"scores of shape {shape} with the classes along axis {axis} need {outer * inner} labels, "
+            f"got shape {bottom[1].shape}",
+        )
+        self.rows = outer, shape[axis], inner
+        top[0].reshape(())
+        if len(top) == 2:
+            top[1].reshape(shape[axis])
+
+    def forward_cpu(self, bottom, top):
+        scores, labels = bottom[0].data.reshape(self.rows), bottom[1].data.reshape(-1)
+        verdicts = self.device.workspace("accuracy", labels.shape, "int32")
+        _judge(scores, labels, self.top_k, self.ignore, verdicts)
+        if (verdicts == BAD_LABEL).any():
+            row = int((verdicts == BAD_LABEL).argmax())
+            wanted = f"[0, {self.rows[1]})" + (f" or ignore_label {self.ignore}" if self.ignore != NOBODY else "")
+            raise DataError(self.explain(f"label of row {row} must be in {wanted}, got {labels[row]:g}"))
+        self._mean(verdicts, top)
+        if len(top) == 2:
+            counts = verdicts != IGNORED
+            classes, right = labels[counts].astype(int), verdicts[counts]
+            rows = np.bincount(classes, minlength=self.rows[1])
+            top[1].data[...] = np.bincount(classes, right, minlength=self.rows[1]) / np.maximum(rows, 1)
+
+    def forward_gpu(self, bottom, top):
+        outer, classes, inner = self.rows
+        verdicts = self.device.workspace("accuracy", (outer * inner,), "int32")
+        kernels(
+            "accuracy_judge", verdicts.size, bottom[0].data, bottom[1].data, classes, inner, self.top_k, self.ignore,
+            verdicts, dtype=self.dtype,
+        )  # fmt: skip
+        self._mean(verdicts, top)
+        if len(top) == 2:
+            kernels(
+                "accuracy_per_class", classes, verdicts, verdicts.size, bottom[1].data, top[1].data, dtype=self.dtype
+            )
+
+    def _mean(self, verdicts, top):
+        right, counts = (verdicts == RIGHT).sum(), (verdicts != IGNORED).sum()
+        top[0].data[...] = right / self.xp.maximum(counts, 1)
+        if self.device.is_gpu:
+            top[0].data[...] += self.xp.where((verdicts == BAD_LABEL).any(), np.nan, 0)
+
+    def backward(self, top, propagate_down, bottom):
+        self.check(not any(propagate_down), "has no gradient: write propagate_down: false for its bottoms")
+
+    def allow_force_backward(self, bottom_index: int) -> bool:
+        return False
+
+
+@numba.njit(cache=True)
+def _judge(scores, labels, top_k, ignore, verdicts):
+    _, classes, inner = scores.shape
+    for row in range(labels.size):
+        label = np.int64(labels[row])
+        if label == ignore:
+            verdicts[row] = IGNORED
+        # A NaN is no label, whatever integer the processor makes of it.
+        elif labels[row] != labels[row] or label < 0 or label >= classes:
+            verdicts[row] = BAD_LABEL
+        else:
+            i, j = row // inner, row % inner
+            true = scores[i, label, j]
+            others = -1  # the true class scores as high as itself
+            for c in range(classes):
+                others += scores[i, c, j] >= true
+            verdicts[row] = RIGHT if others < top_k and true == true else WRONG

@@ -1,0 +1,117 @@
+"""SmoothL1Loss: the loss of box regression, quadratic near zero and linear beyond.
+
+Girshick, Fast R-CNN (2015), equation 3; behaves as SmoothL1LossLayer of caffe-fast-rcnn (2 or 3 bottoms)
+and of py-faster-rcnn's Caffe (2 or 4 bottoms). With s = sigma^2 (1 unless smooth_l1_loss_param says otherwise):
+    bottom[0]  predictions      (R, ...)
+    bottom[1]  targets          the same shape
+    bottom[2]  inside weights   the same shape; 1 if absent
+    bottom[3]  outside weights  the same shape; 1 if absent
+    top[0]     loss             ()  sum of outside * f(d) / R,  d = inside * (prediction - target)
+    f(d) = s d^2 / 2 if |d| < 1 / s, else |d| - 1 / (2 s)
+R counts all regions, background too. There is no loss_weight unless the prototxt gives one.
+Gradients go to predictions and, negated, to targets: loss_weight / R * f'(d), times inside * outside with four
+bottoms; with three the weights are NOT in the gradient, which is right for weights of 0 and 1 only. Weights get
+none: zero where one is asked for.
+
+Differs from Caffe: there is a CPU half; the loss is summed in double; backward may be called twice; an empty
+batch has loss 0.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numba
+
+from caffe_lite.cuda import Kernels
+from caffe_lite.layer import LossLayer
+from caffe_lite.registry import register_layer
+
+kernels = Kernels(__file__)
+NAMES = "predictions", "targets", "inside weights", "outside weights"
+
+
+@register_layer("SmoothL1Loss")
+class SmoothL1Loss(LossLayer):
+    exact_bottoms = None  # type: ignore[assignment]
+    min_bottoms, max_bottoms = 2, 4
+
+    def setup(self, bottom, top):
+        sigma = self.param.smooth_l1_loss_param.sigma
+        self.check(sigma > 0, f"sigma must be > 0, got {sigma:g}")
+        self.sigma2 = float(sigma) ** 2
+
+    def reshape(self, bottom, top):
+        shape = bottom[0].shape
+        for blob, name in zip(bottom, NAMES):  # noqa: B905 - weights may be absent
+            self.check_shape(
+                blob.shape == shape, f"{name} must have shape {shape}, as the predictions, got {blob.shape}"
+            )
+        self.regions = max(math.prod(shape[:1]), 1)
+        top[0].reshape(())
+
+    def default_loss_weight(self, top_index: int) -> float:
+        return 0.0
+
+    def allow_force_backward(self, bottom_index: int) -> bool:
+        return bottom_index < 2
+
+    @staticmethod
+    def _flat(bottom):
+        """Predictions, targets, inside and outside weights (any array where absent), how many there are."""
+        arrays = [blob.data.reshape(-1) for blob in bottom]
+        return (*arrays, *arrays[:1] * (4 - len(arrays)), len(arrays))
+
+    def forward_cpu(self, bottom, top):
+        top[0].data[...] = _forward(*self._flat(bottom), self.sigma2) / self.regions
+
+    def forward_gpu(self, bottom, top):
+        losses = self.device.workspace("smooth_l1_loss", (bottom[0].count,), self.dtype)
+        kernels("smooth_l1_forward", losses.size, *self._flat(bottom), self.sigma2, losses, dtype=self.dtype)
+        top[0].data[...] = losses.sum(dtype="float64") / self.regions
+
+    def backward_cpu(self, top, propagate_down, bottom):
+        scale = float(top[0].diff.reshape(-1)[0]) / self.regions
+        for blob, sign in self._gradients(propagate_down, bottom):
+            _backward(*self._flat(bottom), self.sigma2, sign * scale, blob.diff.reshape(-1))
+
+    def backward_gpu(self, top, propagate_down, bottom):
+        for blob, sign in self._gradients(propagate_down, bottom):
+            scale = sign / self.regions
+            kernels(
+                "smooth_l1_backward", blob.count, *self._flat(bottom), self.sigma2, scale, top[0].diff, blob.diff,
+                dtype=self.dtype,
+            )  # fmt: skip
+
+    @staticmethod
+    def _gradients(propagate_down, bottom):
+        """(blob, sign) of the bottoms whose gradient is wanted; that of weights is zeroed here."""
+        for blob, sign, wanted in zip(bottom, (1.0, -1.0, 0.0, 0.0), propagate_down):  # noqa: B905
+            if wanted and sign:
+                yield blob, sign
+            elif wanted and blob.diff_in_use:
+                blob.diff[...] = 0
+
+
+@numba.njit(cache=True)
+def _forward(prediction, target, inside, outside, bottoms, sigma2):
+    total = 0.0
+    for i in range(prediction.size):
+        d = prediction[i] - target[i]
+        if bottoms > 2:
+            d *= inside[i]
+        loss = 0.5 * sigma2 * d * d if abs(d) < 1 / sigma2 else abs(d) - 0.5 / sigma2
+        total += outside[i] * loss if bottoms > 3 else loss
+    return total
+
+
+@numba.njit(cache=True)
+def _backward(prediction, target, inside, outside, bottoms, sigma2, scale, dx):
+    for i in range(prediction.size):
+        d = prediction[i] - target[i]
+        if bottoms > 2:
+            d *= inside[i]
+        slope = sigma2 * d  # of a NaN, and at 0, too
+        if abs(d) >= 1 / sigma2:
+            slope = 1.0 if d > 0 else -1.0
+        dx[i] = scale * (slope * inside[i] * outside[i] if bottoms > 3 else slope)
