@@ -82,7 +82,7 @@ def check_layer(
     layer.reshape(bottoms, tops)
     probe = _Probe(layer, bottoms, tops)
     kept = [np.array(layer.device.to_host(t.diff)) for t in tops]  # a loss layer's weight lives here
-    weights = [rng.uniform(0.5, 1.5, t.shape) * rng.choice([-1, 1], t.shape) * w for t, w in zip(tops, weighted, strict=True)]
+    weights = [_away_from_zero(rng, top.shape) * takes_part for top, takes_part in zip(tops, weighted, strict=True)]
     subjects = [(f"bottom {i}", b) for i, b in enumerate(bottoms) if wanted[i]]
     subjects += [(f"param {i}", b) for i, b in enumerate(layer.blobs) if layer.param_propagate_down[i]]
 
@@ -112,12 +112,12 @@ def check_net(net: Any, *, jitter: float = 0.1, exhaustive: bool = False, seed: 
         layer = node.layer
         if not node.needs_backward or layer.on_host:
             continue
-        bottoms = [_copy(b, rng, jitter if wanted else 0.0) for b, wanted in zip(node.bottoms, node.propagate_down, strict=True)]
+        wanted = node.propagate_down
+        bottoms = [_copy(b, rng, jitter if w else 0.0) for b, w in zip(node.bottoms, wanted, strict=True)]
         tops = [Blob(t.shape, t.dtype, t.device) for t in node.tops]
         fused, layer.fused_relu = layer.fused_relu, False
-        rows += check_layer(
-            layer, bottoms, tops, propagate_down=node.propagate_down, exhaustive=exhaustive, seed=int(rng.integers(2**31))
-        )
+        seed = int(rng.integers(2**31))
+        rows += check_layer(layer, bottoms, tops, propagate_down=wanted, exhaustive=exhaustive, seed=seed)
         layer.fused_relu = fused
     return rows
 
@@ -163,8 +163,12 @@ def _directions(
     for _ in range(count if size else 0):
         direction = np.zeros(size)
         moved = rng.permutation(size)[:MOVED]
-        direction[moved] = rng.uniform(0.5, 1.5, moved.size) * rng.choice([-1, 1], moved.size)
+        direction[moved] = _away_from_zero(rng, moved.shape)
         yield "", direction.reshape(shape)
+
+
+def _away_from_zero(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    return rng.uniform(0.5, 1.5, shape) * rng.choice([-1, 1], shape)
 
 
 def _compare(
@@ -187,7 +191,8 @@ def _compare(
         left = _dot(weights, here, behind) / step
         numeric = (right + left) / 2
         error = abs(analytic - numeric) / max(abs(analytic), abs(numeric), scale)
-        bent = any(np.abs(a + b - 2 * t).max(initial=0) > 0.02 * step for a, b, t in zip(ahead, behind, here, strict=True))
+        turns = (np.abs(a + b - 2 * t).max(initial=0) for a, b, t in zip(ahead, behind, here, strict=True))
+        bent = max(turns) > 0.02 * step
         if row is None or not error >= row.error:
             row = Row(layer_name, name, analytic, numeric, error, bent)
         if error <= TOLERANCE:

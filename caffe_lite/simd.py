@@ -104,6 +104,17 @@ def load(typing: Any, array: Any, offset: Any) -> Any:
 
 
 @intrinsic
+def zeros(typing: Any, array: Any) -> Any:
+    """``zeros(array)``: a Vector of zeros of its dtype."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = _llvm_type(array.dtype)
+        return ir.Constant(kind, [ir.Constant(kind.element, 0.0)] * LANES)
+
+    return Vector(array.dtype)(array), generate
+
+
+@intrinsic
 def store(typing: Any, array: Any, offset: Any, value: Any) -> Any:
     """``store(array, offset, vector)``: write it to ``array.ravel()[offset : offset + LANES]``."""
 
@@ -134,6 +145,20 @@ def load_every_4th(typing: Any, array: Any, offset: Any) -> Any:
         return context.make_tuple(builder, result, quarters)
 
     return result(array, types.intp), generate
+
+
+@intrinsic
+def load_every_2nd(typing: Any, array: Any, offset: Any) -> Any:
+    """``load_every_2nd(array, offset)``: the Vector of elements offset + 2 i."""
+    vector = Vector(array.dtype)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = _llvm_type(vector.scalar)
+        address = _address(context, builder, array, args[0], args[1])
+        low, high = _load(builder, kind, address), _load(builder, kind, address, LANES)
+        return _shuffle(builder, low, high, [2 * i for i in range(LANES)])
+
+    return vector(array, types.intp), generate
 
 
 @intrinsic

@@ -6,26 +6,28 @@ cut into tiles of 4 x 4 pixels; d is the 6 x 6 patch of input that a tile sees, 
     out = A^T [ sum over channels (G g G^T) * (B^T d B) ] A          (* number by number)
 
 so that for each of the 36 positions ("frequencies") the sum is a matrix product over channels.
-A block of tiles is transformed, multiplied and transformed back by one thread while it is in that
-thread's cache; bias and ReLU are applied on the way out.
+One thread transforms a block of tiles, multiplies and transforms back while the block is in its
+cache; bias and ReLU are applied on the way out.
+
+The matrices come from the interpolation points 0, +-a, +-b and infinity. The usual a, b = 1, 2 make
+small integers, but 3/4, 3/2 lose a quarter of the digits that those lose and cost the same.
 
     x  (N, C_all, H, W)   of which channels [c0, c0 + C) are read
     w  (K_all, C, 3, 3)   of which kernels [k0, k0 + K) are used
     y  (N, K_all, OH, OW) of which channels [k0, k0 + K) are written; OH = H + 2 pad - 2
 
-Tiles are numbered through the batch, row by row: tile = (n * tiles_y + ty) * tiles_x + tx. The
-gradient to x is the same convolution of dy with the kernels turned by 180 degrees, channels swapped,
-pad 2 - pad (which may be negative). All sums run in an order that does not depend on the number of
-threads, so the results do not either.
+Tiles are numbered through the batch, row by row: tile = (n * tiles_y + ty) * tiles_x + tx. No sum
+depends on how the work is divided, so the results do not depend on the number of threads.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from numba import get_num_threads, get_thread_id, njit, prange
+from numba import get_num_threads, njit, prange
 
+from caffe_lite.device import Device
 from caffe_lite.simd import (
     LANES,
     PANEL,
@@ -37,27 +39,99 @@ from caffe_lite.simd import (
     relu,
     store,
     store_every_4th,
+    zeros,
 )
 
 FREQUENCIES = 36
+GROUPS = PANEL // LANES  # groups of LANES tiles in a panel
+BLOCK_GROUPS = 12  # groups that a thread works on at a time, at most
+BLOCK_KERNELS = 128
+BLOCK_CHANNELS = 128  # a sum is made of partial sums of so many channels: faster, and rounds less
+
+A = 0.75
+B = 1.5
+A2, B2, A3, B3 = A * A, B * B, A * A * A, B * B * B
+AB2, SUM2 = A2 * B2, A2 + B2
+G0, GA, GB = 1.0 / AB2, 1.0 / (2.0 * A2 * (A2 - B2)), 1.0 / (2.0 * B2 * (B2 - A2))
 
 
-def weights_size(outputs: int, inputs: int) -> int:
-    """Elements of the transformed weights of a convolution of ``inputs`` to ``outputs`` channels."""
-    return FREQUENCIES * -(-outputs // ROWS) * _round_up(inputs * ROWS)
+def transform_weights(w: np.ndarray, k0: int, kernels: int, device: Device, turned: bool = False) -> np.ndarray:
+    """G g G^T of kernels [k0, k0 + kernels), in the layout that ``convolve`` wants.
+
+    ``turned``: for the gradient to x. The kernels are turned by 180 degrees, and map ``kernels``
+    channels to C. The array is scratch of ``device``: valid until the next call.
+    """
+    outputs, inputs = (w.shape[1], kernels) if turned else (kernels, w.shape[1])
+    size = FREQUENCIES * -(-outputs // ROWS) * _round_up(inputs * ROWS, LANES)
+    u = _scratch(device, "winograd_weights", size, w.dtype)
+    _transform_weights(w, u, k0, kernels, turned)
+    return u
 
 
-def _round_up(n: int) -> int:
-    return -(-n // LANES) * LANES
+def convolve(
+    x: np.ndarray, c0: int, channels: int, u: np.ndarray, bias: np.ndarray | None, y: np.ndarray, k0: int, kernels: int,
+    pad: tuple[int, int], device: Device, clip: bool = False,
+) -> None:  # fmt: skip
+    """Write channels [k0, k0 + kernels) of y (see the module); ``u`` from ``transform_weights``.
+
+    ``pad`` is (rows, columns), negative to crop; bias (K_all,) or None; ``clip`` applies a ReLU.
+    """
+    tiles = (_ceil(y.shape[2], 4), _ceil(y.shape[3], 4))
+    groups = _ceil(y.shape[0] * tiles[0] * tiles[1], LANES)
+    threads = get_num_threads()
+    step = _even_step(groups, threads)
+    tasks = _ceil(groups, step)
+    panels = _ceil(kernels, ROWS)
+    parts = max(1, min(_ceil(threads, tasks), panels * ROWS // 64))  # few tiles: share out the kernels too
+    k_block = min(_ceil(panels, parts), max(1, BLOCK_KERNELS // ROWS))
+    width = _ceil(step * LANES, PANEL)
+    v_size = FREQUENCIES * width * (channels * PANEL + LANES)
+    m_size = FREQUENCIES * width * PANEL * k_block * ROWS
+    each = _round_up(v_size + m_size, LANES)
+    scratch = _scratch(device, "winograd_tiles", threads * each, x.dtype).reshape(threads, each)
+    if bias is None:
+        bias = np.zeros(y.shape[1], y.dtype)
+    _convolve(x, c0, channels, u, bias, y, k0, kernels, pad, tiles, (tasks, step, parts, k_block), scratch, v_size, clip)
+
+
+def data_gradient(
+    dy: np.ndarray, k0: int, kernels: int, w: np.ndarray, dx: np.ndarray, c0: int, pad: tuple[int, int], device: Device
+) -> None:
+    """Overwrite channels [c0, c0 + C) of dx, the gradient to x of the convolution with ``pad``."""
+    u = transform_weights(w, k0, kernels, device, turned=True)
+    convolve(dy, k0, kernels, u, None, dx, c0, w.shape[1], (2 - pad[0], 2 - pad[1]), device)
+
+
+def _even_step(groups: int, threads: int) -> int:
+    """Groups in a block: as many blocks for each thread, none over BLOCK_GROUPS, panels filled."""
+    rounds = _ceil(groups, threads * BLOCK_GROUPS)
+    step = _ceil(groups, threads * rounds)
+    return max(step, min(GROUPS, groups))
+
+
+def _ceil(a: int, b: int) -> int:
+    return -(-a // b)
+
+
+def _round_up(n: int, multiple: int) -> int:
+    return _ceil(n, multiple) * multiple
+
+
+def _scratch(device: Device, name: str, size: int, dtype: Any) -> np.ndarray:
+    """Flat workspace that starts on a cache line."""
+    dtype = np.dtype(dtype)
+    spare = 64 // dtype.itemsize
+    whole = device.workspace(name, (size + spare,), dtype)
+    skip = -whole.ctypes.data % 64 // dtype.itemsize
+    return whole[skip : skip + size]
+
+
+# ---- the transforms
 
 
 @njit(cache=True, parallel=True)
 def _transform_weights(w, u, k0, kernels, turned):  # type: ignore[no-untyped-def]
-    """G g G^T of kernels [k0, k0 + kernels) of w (K_all, C, 3, 3), laid out for gemm_tile.
-
-    u[frequency][panel of ROWS outputs][input][output in panel], each panel filled up to LANES.
-    ``turned``: for the gradient; kernels turned by 180 degrees, the C channels are the outputs.
-    """
+    """u[frequency][panel of ROWS outputs][input][output in panel], each panel filled up to LANES."""
     flat = w.reshape(-1)
     channels = w.shape[1]
     outputs, inputs = (channels, kernels) if turned else (kernels, channels)
@@ -70,17 +144,11 @@ def _transform_weights(w, u, k0, kernels, turned):  # type: ignore[no-untyped-de
             for lane in range(LANES):
                 inp = (start + lane) // ROWS
                 out = panel * ROWS + (start + lane) % ROWS
-                if inp >= inputs or out >= outputs:
-                    for e in range(9):
-                        g[e * LANES + lane] = 0
-                elif turned:
-                    base = ((k0 + inp) * channels + out) * 9
-                    for e in range(9):
-                        g[e * LANES + lane] = flat[base + 8 - e]
-                else:
-                    base = ((k0 + out) * channels + inp) * 9
-                    for e in range(9):
-                        g[e * LANES + lane] = flat[base + e]
+                real = inp < inputs and out < outputs
+                base = ((k0 + inp) * channels + out if turned else (k0 + out) * channels + inp) * 9
+                for e in range(9):
+                    at = np.uintp(base + 8 - e if turned else base + e)
+                    g[np.uintp(e * LANES + lane)] = flat[at] if real else 0
             for j in range(3):
                 _kernel_1d(g, j * LANES, 3 * LANES, column, j * LANES, 3 * LANES)
             for i in range(6):
@@ -90,27 +158,28 @@ def _transform_weights(w, u, k0, kernels, turned):  # type: ignore[no-untyped-de
 
 @njit(cache=True)
 def _kernel_1d(g, at, step, u, to, stride):  # type: ignore[no-untyped-def]
-    """u = G g for LANES kernels at once: three Vectors ``step`` apart to six ``stride`` apart."""
-    a, b, c = load(g, at), load(g, at + step), load(g, at + 2 * step)
-    outer = (-1.0 / 6.0) * (a + c)
-    inner = (1.0 / 24.0) * a + (1.0 / 6.0) * c
-    store(u, to, 0.25 * a)
-    store(u, to + stride, outer - (1.0 / 6.0) * b)
-    store(u, to + 2 * stride, outer + (1.0 / 6.0) * b)
-    store(u, to + 3 * stride, inner + (1.0 / 12.0) * b)
-    store(u, to + 4 * stride, inner - (1.0 / 12.0) * b)
-    store(u, to + 5 * stride, c)
+    """u = G g for LANES kernels: three Vectors ``step`` apart become six ``stride`` apart."""
+    g0, g1, g2 = load(g, at), load(g, at + step), load(g, at + 2 * step)
+    even, odd = GA * g0 + GA * A2 * g2, GA * A * g1
+    store(u, to, G0 * g0)
+    store(u, to + stride, even + odd)
+    store(u, to + 2 * stride, even - odd)
+    even, odd = GB * g0 + GB * B2 * g2, GB * B * g1
+    store(u, to + 3 * stride, even + odd)
+    store(u, to + 4 * stride, even - odd)
+    store(u, to + 5 * stride, g2)
 
 
 @njit(cache=True)
-def _fill_rows(x, plane, height, width, top, left, rows, length, buf, row_step):  # type: ignore[no-untyped-def]
+def fill_rows(x, plane, size, top, left, rows, length, buf, row_step):  # type: ignore[no-untyped-def]
     """buf[r, :length] = rows [top, top + rows) of the plane from column ``left``; 0 outside of it.
 
     Writes up to LANES - 1 numbers more, which the caller does not look at.
     """
+    height, width = size
     low = min(max(0, -left), length)
     high = max(low, min(length, width - left))
-    zero = 0 * load(buf, 0)
+    zero = zeros(buf)
     for r in range(rows):
         at = r * row_step
         inside = 0 <= top + r < height
@@ -129,160 +198,175 @@ def _fill_rows(x, plane, height, width, top, left, rows, length, buf, row_step):
 
 
 @njit(cache=True)
-def _transform_input(x, c_all, c0, channels, size, pad, tiles, first, last, buf, row_step, v, v_frequency, v_panel):  # type: ignore[no-untyped-def]
+def patch_1d(d0, d1, d2, d3, d4, d5, v, to, stride):  # type: ignore[no-untyped-def]
+    """v = B^T d: six Vectors, stored ``stride`` apart."""
+    store(v, to, AB2 * d0 - SUM2 * d2 + d4)
+    even, odd = d4 - B2 * d2, A * d3 - A * B2 * d1
+    store(v, to + stride, even + odd)
+    store(v, to + 2 * stride, even - odd)
+    even, odd = d4 - A2 * d2, B * d3 - B * A2 * d1
+    store(v, to + 3 * stride, even + odd)
+    store(v, to + 4 * stride, even - odd)
+    store(v, to + 5 * stride, AB2 * d1 - SUM2 * d3 + d5)
+
+
+@njit(cache=True)
+def patch_rows(buf, at, step):  # type: ignore[no-untyped-def]
+    """B^T d in place, down six rows ``step`` apart, for LANES columns."""
+    d0, d1, d2 = load(buf, at), load(buf, at + step), load(buf, at + 2 * step)
+    d3, d4, d5 = load(buf, at + 3 * step), load(buf, at + 4 * step), load(buf, at + 5 * step)
+    patch_1d(d0, d1, d2, d3, d4, d5, buf, at, step)
+
+
+@njit(cache=True)
+def place(tile, tiles):  # type: ignore[no-untyped-def]
+    """(n, ty, tx) of a tile."""
+    row = tile // tiles[1]
+    return row // tiles[0], row % tiles[0], tile - row * tiles[1]
+
+
+@njit(cache=True)
+def _transform_input(x, c_all, c0, channels, size, pad, tiles, first, last, buf, row_step, v, v_frequency):  # type: ignore[no-untyped-def]
     """B^T d B of tiles [first, last) to v[frequency][panel of tiles][channel][tile in panel].
 
-    Stores whole Vectors, so that what lies behind the end of a run of tiles is spilt over what is
-    written next; the order of the loops matters, and a panel ends with LANES spare numbers.
+    Whole Vectors are stored: what lies behind the end of a run of tiles spills over what is written
+    next, so the order of the loops matters, and each panel ends with LANES spare numbers.
     """
-    height, width = size
-    tiles_y, tiles_x = tiles
+    v_panel = channels * PANEL + LANES
     for c in range(channels):
         tile = first
         while tile < last:
-            row = tile // tiles_x
-            tx = tile - row * tiles_x
-            n = row // tiles_y
-            ty = row - n * tiles_y
-            run = min(tiles_x - tx, last - tile)
-            plane = (n * c_all + c0 + c) * height * width
+            n, ty, tx = place(tile, tiles)
+            run = min(tiles[1] - tx, last - tile)
             length = 4 * run + 2
-            _fill_rows(x, plane, height, width, 4 * ty - pad[0], 4 * tx - pad[1], 6, length, buf, row_step)
+            plane = (n * c_all + c0 + c) * size[0] * size[1]
+            fill_rows(x, plane, size, 4 * ty - pad[0], 4 * tx - pad[1], 6, length, buf, row_step)
             for i in range(0, length, LANES):
-                _input_1d(buf, i, row_step)
+                patch_rows(buf, i, row_step)
             done = 0
             while done < run:
-                place = tile + done - first
-                lane = place % PANEL
+                at = tile + done - first
+                lane = at % PANEL
                 piece = min(run - done, PANEL - lane)
                 for i in range(0, piece, LANES):
-                    to = place // PANEL * v_panel + c * PANEL + lane + i
+                    to = at // PANEL * v_panel + c * PANEL + lane + i
                     for r in range(6):
-                        at = r * row_step + 4 * (done + i)
-                        d0, d1, d2, d3 = load_every_4th(buf, at)
-                        d4, d5, _, _ = load_every_4th(buf, at + 4)
-                        start = to + 6 * r * v_frequency
-                        a, b = d4 - 4 * d2, d3 - 4 * d1
-                        e, f = d4 - d2, 2 * (d3 - d1)
-                        store(v, start, 4 * d0 - 5 * d2 + d4)
-                        store(v, start + v_frequency, a + b)
-                        store(v, start + 2 * v_frequency, a - b)
-                        store(v, start + 3 * v_frequency, e + f)
-                        store(v, start + 4 * v_frequency, e - f)
-                        store(v, start + 5 * v_frequency, 4 * d1 - 5 * d3 + d5)
+                        source = r * row_step + 4 * (done + i)
+                        d0, d1, d2, d3 = load_every_4th(buf, source)
+                        d4, d5, _, _ = load_every_4th(buf, source + 4)
+                        patch_1d(d0, d1, d2, d3, d4, d5, v, to + 6 * r * v_frequency, v_frequency)
                 done += piece
             tile += run
 
 
 @njit(cache=True)
-def _input_1d(d, at, step):  # type: ignore[no-untyped-def]
-    """B^T d in place, down six rows ``step`` apart, for LANES columns."""
-    d0, d1, d2 = load(d, at), load(d, at + step), load(d, at + 2 * step)
-    d3, d4, d5 = load(d, at + 3 * step), load(d, at + 4 * step), load(d, at + 5 * step)
-    a, b = d4 - 4 * d2, d3 - 4 * d1
-    e, f = d4 - d2, 2 * (d3 - d1)
-    store(d, at, 4 * d0 - 5 * d2 + d4)
-    store(d, at + step, a + b)
-    store(d, at + 2 * step, a - b)
-    store(d, at + 3 * step, e + f)
-    store(d, at + 4 * step, e - f)
-    store(d, at + 5 * step, 4 * d1 - 5 * d3 + d5)
+def _output_1d(m, at, step):  # type: ignore[no-untyped-def]
+    """A^T m of six Vectors ``step`` apart."""
+    m0, m5 = load(m, at), load(m, at + 5 * step)
+    m1, m2 = load(m, at + step), load(m, at + 2 * step)
+    m3, m4 = load(m, at + 3 * step), load(m, at + 4 * step)
+    p, q, r, s = m1 + m2, m1 - m2, m3 + m4, m3 - m4
+    return m0 + p + r, A * q + B * s, A2 * p + B2 * r, A3 * q + B3 * s + m5
 
 
 @njit(cache=True)
-def _transform_output(m, m_frequency, m_row, kernels, y, channel, k_all, bias, size, tiles, first, last, clip, half, out):  # type: ignore[no-untyped-def]
-    """A^T m A + bias (clipped at 0 if ``clip``) of tiles [first, last), channels [channel, channel + kernels)."""
-    height, width = size
-    tiles_y, tiles_x = tiles
+def _transform_output(m, m_frequency, m_row, y, k_all, k0, kernels, size, bias, clip, tiles, first, last, half, out):  # type: ignore[no-untyped-def]
+    """A^T m A + bias, clipped at 0 if ``clip``: tiles [first, last) of channels [k0, k0 + kernels) of y."""
     for k in range(kernels):
-        b = bias[channel + k]
+        b = bias[k0 + k]
         for chunk in range(first, last, LANES):
-            at = k * m_row + chunk - first
             for j in range(6):
-                m0, m1, m2 = load(m, at + j * m_frequency), load(m, at + (6 + j) * m_frequency), load(m, at + (12 + j) * m_frequency)
-                m3, m4, m5 = load(m, at + (18 + j) * m_frequency), load(m, at + (24 + j) * m_frequency), load(m, at + (30 + j) * m_frequency)
-                p, q, r, s = m1 + m2, m1 - m2, m3 + m4, m3 - m4
-                store(half, j * LANES, m0 + p + r)
-                store(half, (6 + j) * LANES, q + 2 * s)
-                store(half, (12 + j) * LANES, p + 4 * r)
-                store(half, (18 + j) * LANES, q + 8 * s + m5)
-            tile = chunk
-            row = tile // tiles_x
-            tx = tile - row * tiles_x
-            n = row // tiles_y
-            ty = row - n * tiles_y
-            plane = (n * k_all + channel + k) * height * width
-            direct = tile + LANES <= last and 4 * (tx + LANES) <= width and tx + LANES <= tiles_x
+                at = k * m_row + chunk - first + j * m_frequency
+                h0, h1, h2, h3 = _output_1d(m, at, 6 * m_frequency)
+                store(half, j * LANES, h0)
+                store(half, (6 + j) * LANES, h1)
+                store(half, (12 + j) * LANES, h2)
+                store(half, (18 + j) * LANES, h3)
+            n, ty, tx = place(chunk, tiles)
+            to = ((n * k_all + k0 + k) * size[0] + 4 * ty) * size[1] + 4 * tx
+            whole = chunk + LANES <= last and 4 * (tx + LANES) <= size[1]  # all in one row of tiles
             for i in range(4):
-                m0, m1, m2 = load(half, 6 * i * LANES), load(half, (6 * i + 1) * LANES), load(half, (6 * i + 2) * LANES)
-                m3, m4, m5 = load(half, (6 * i + 3) * LANES), load(half, (6 * i + 4) * LANES), load(half, (6 * i + 5) * LANES)
-                p, q, r, s = m1 + m2, m1 - m2, m3 + m4, m3 - m4
-                y0, y1, y2, y3 = (m0 + p + r) + b, (q + 2 * s) + b, (p + 4 * r) + b, (q + 8 * s + m5) + b
+                y0, y1, y2, y3 = _output_1d(half, 6 * i * LANES, LANES)
+                y0, y1, y2, y3 = y0 + b, y1 + b, y2 + b, y3 + b
                 if clip:
                     y0, y1, y2, y3 = relu(y0), relu(y1), relu(y2), relu(y3)
-                if direct:
-                    if 4 * ty + i < height:
-                        store_every_4th(y, plane + (4 * ty + i) * width + 4 * tx, y0, y1, y2, y3)
-                else:
+                if not whole:
                     store_every_4th(out, 4 * i * LANES, y0, y1, y2, y3)
-            if direct:
-                continue
-            lane = 0
-            count = min(LANES, last - chunk)
-            while lane < count:
-                row = (chunk + lane) // tiles_x
-                tx = chunk + lane - row * tiles_x
-                n = row // tiles_y
-                ty = row - n * tiles_y
-                run = min(tiles_x - tx, count - lane)
-                pixels = min(4 * run, width - 4 * tx)
-                plane = (n * k_all + channel + k) * height * width
-                for i in range(min(4, height - 4 * ty)):
-                    to = plane + (4 * ty + i) * width + 4 * tx
-                    source = 4 * i * LANES + 4 * lane
-                    for e in range(pixels):
-                        y[to + e] = out[source + e]
-                lane += run
+                elif 4 * ty + i < size[0]:
+                    store_every_4th(y, to + i * size[1], y0, y1, y2, y3)
+            if not whole:
+                _scatter(out, y, k_all, k0 + k, size, tiles, chunk, min(chunk + LANES, last))
+
+
+@njit(cache=True)
+def _scatter(out, y, k_all, k, size, tiles, first, last):  # type: ignore[no-untyped-def]
+    """Copy tiles [first, last) from out (4, 4 * LANES) to channel k of y, as far as they lie inside."""
+    tile = first
+    while tile < last:
+        n, ty, tx = place(tile, tiles)
+        run = min(tiles[1] - tx, last - tile)
+        pixels = min(4 * run, size[1] - 4 * tx)
+        for i in range(min(4, size[0] - 4 * ty)):
+            to = ((n * k_all + k) * size[0] + 4 * ty + i) * size[1] + 4 * tx
+            source = 4 * i * LANES + 4 * (tile - first)
+            for e in range(pixels):
+                y[np.uintp(to + e)] = out[np.uintp(source + e)]
+        tile += run
+
+
+# ---- the convolution
 
 
 @njit(cache=True, parallel=True)
-def _forward(x, c0, u, bias, y, k0, kernels, channels, pad, tiles, tasks, group_step, k_parts, k_block, c_block, scratch, v_size, row_step, clip):  # type: ignore[no-untyped-def]
-    """The whole convolution; a task is a range of tiles and a part of the kernels."""
-    batch, c_all, height, width = x.shape
-    k_all, out_height, out_width = y.shape[1:]
+def _convolve(x, c0, channels, u, bias, y, k0, kernels, pad, tiles, plan, scratch, v_size, clip):  # type: ignore[no-untyped-def]
+    """``plan``: tasks (blocks of tiles) of ``step`` groups, each in ``parts`` parts of the kernels."""
+    tasks, step, parts, k_block = plan
+    c_all, k_all = x.shape[1], y.shape[1]
+    x_size, y_size = (x.shape[2], x.shape[3]), (y.shape[2], y.shape[3])
     xf, yf = x.reshape(-1), y.reshape(-1)
-    total = batch * tiles[0] * tiles[1]
-    row_panels = (kernels + ROWS - 1) // ROWS
-    u_panel = (channels * ROWS + LANES - 1) // LANES * LANES
-    v_panel = channels * PANEL + LANES
-    v_frequency = (group_step * LANES + PANEL - 1) // PANEL * v_panel
-    m_row = (group_step * LANES + PANEL - 1) // PANEL * PANEL
-    m_frequency = k_block * ROWS * m_row
-    part = (row_panels + k_parts - 1) // k_parts
-    for task in prange(tasks):
-        mine = scratch[get_thread_id()]
-        v, m = mine[:v_size], mine[v_size:]
+    total = y.shape[0] * tiles[0] * tiles[1]
+    panels = (kernels + ROWS - 1) // ROWS
+    part = (panels + parts - 1) // parts
+    width = (step * LANES + PANEL - 1) // PANEL
+    threads = scratch.shape[0]
+    row_step = (4 * min(tiles[1], step * LANES) + 2 + 6 * LANES) // LANES * LANES
+    for thread in prange(threads):
+        v, m = scratch[thread, :v_size], scratch[thread, v_size:]
         buf = np.zeros(6 * row_step, x.dtype)
         half, out = np.empty(24 * LANES, x.dtype), np.empty(16 * LANES, x.dtype)
-        first = task // k_parts * group_step * LANES
-        last = min(first + group_step * LANES, total)
-        _transform_input(xf, c_all, c0, channels, (height, width), pad, tiles, first, last, buf, row_step, v, v_frequency, v_panel)
-        groups = (last - first + LANES - 1) // LANES
-        start = task % k_parts * part
-        stop = min(start + part, row_panels)
-        for block in range(start, stop, k_block):
-            end = min(block + k_block, stop)
-            for f in range(FREQUENCIES):
-                for g in range(0, groups, PANEL // LANES):
-                    for c in range(0, channels, c_block):
-                        b0 = f * v_frequency + g * LANES // PANEL * v_panel + c * PANEL
-                        count = min(c_block, channels - c)
-                        for p in range(block, end):
-                            a0 = (f * row_panels + p) * u_panel + c * ROWS
-                            to = f * m_frequency + (p - block) * ROWS * m_row + g * LANES
-                            if groups - g >= PANEL // LANES:
-                                gemm_tile(u, a0, ROWS, v, b0, PANEL, m, to, m_row, count, c > 0)
-                            else:
-                                gemm_edge(u, a0, ROWS, v, b0, PANEL, m, to, m_row, count, c > 0)
-            done = min(end * ROWS, kernels) - block * ROWS
-            _transform_output(m, m_frequency, m_row, done, yf, k0 + block * ROWS, k_all, bias, (out_height, out_width), tiles, first, last, clip, half, out)
+        for task in range(tasks * parts * thread // threads, tasks * parts * (thread + 1) // threads):
+            first = task // parts * step * LANES
+            last = min(first + step * LANES, total)
+            v_frequency, m_row = width * (channels * PANEL + LANES), width * PANEL
+            _transform_input(xf, c_all, c0, channels, x_size, pad, tiles, first, last, buf, row_step, v, v_frequency)
+            groups = (last - first + LANES - 1) // LANES
+            stop = min(task % parts * part + part, panels)
+            for start in range(task % parts * part, stop, k_block):
+                end = min(start + k_block, stop)
+                m_frequency = k_block * ROWS * m_row
+                for f in range(FREQUENCIES):
+                    _multiply(
+                        u, f * panels + start, end - start, channels, v, f * v_frequency, groups, m, f * m_frequency, m_row
+                    )
+                count = min(end * ROWS, kernels) - start * ROWS
+                channel = k0 + start * ROWS
+                _transform_output(
+                    m, m_frequency, m_row, yf, k_all, channel, count, y_size, bias, clip, tiles, first, last, half, out
+                )
+
+
+@njit(cache=True)
+def _multiply(u, u_panel, u_panels, channels, v, v0, groups, m, m0, m_row):  # type: ignore[no-untyped-def]
+    """One frequency: m (u_panels * ROWS, groups * LANES) = u (.., channels) times v (channels, ..)."""
+    size = (channels * ROWS + LANES - 1) // LANES * LANES
+    for group in range(0, groups, GROUPS):
+        for c in range(0, channels, BLOCK_CHANNELS):
+            count = min(BLOCK_CHANNELS, channels - c)
+            b = v0 + group // GROUPS * (channels * PANEL + LANES) + c * PANEL
+            for panel in range(u_panels):
+                a = (u_panel + panel) * size + c * ROWS
+                to = m0 + panel * ROWS * m_row + group * LANES
+                if group + GROUPS <= groups:
+                    gemm_tile(u, a, ROWS, v, b, PANEL, m, to, m_row, count, c > 0)
+                else:
+                    gemm_edge(u, a, ROWS, v, b, PANEL, m, to, m_row, count, c > 0)

@@ -40,7 +40,9 @@ class Pooling(Layer):
         self.check(p.pool == p.MAX or len(top) == 1, "only pool: MAX has a second top, the mask")
         if p.global_pooling:
             sized = any(p.HasField(f) for f in ("kernel_size", "kernel_h", "kernel_w"))
-            self.check(not sized, "global_pooling: true pools the whole image: leave kernel_size, kernel_h, kernel_w out")
+            self.check(
+                not sized, "global_pooling: true takes the whole image: leave kernel_size, kernel_h, kernel_w out"
+            )
             self.kernel = (0, 0)  # in reshape
         else:
             given = p.HasField("kernel_size") or (p.HasField("kernel_h") and p.HasField("kernel_w"))
@@ -52,7 +54,8 @@ class Pooling(Layer):
         self.check(min(self.stride) > 0, f"a stride must be > 0, got {self.stride[0]} x {self.stride[1]}")
         if p.global_pooling:
             plain = self.stride == (1, 1) and self.pad == (0, 0)
-            self.check(plain, f"global_pooling: true needs pad 0 and stride 1, got pad {self.pad}, stride {self.stride}")
+            given = f"pad {self.pad}, stride {self.stride}"
+            self.check(plain, f"global_pooling: true needs pad 0 and stride 1, got {given}")
         else:
             smaller = self.pad[0] < self.kernel[0] and self.pad[1] < self.kernel[1]
             self.check(smaller, f"pad must be smaller than the kernel, got pad {self.pad}, kernel {self.kernel}")
@@ -72,9 +75,8 @@ class Pooling(Layer):
         if self.param.pooling_param.global_pooling:
             self.kernel = (height, width)
         size = self._windows(height, 0), self._windows(width, 1)
-        self.check_shape(
-            min(size) > 0, f"a {self.kernel[0]} x {self.kernel[1]} window with pad {self.pad} does not fit {height} x {width}"
-        )
+        window = f"a {self.kernel[0]} x {self.kernel[1]} window with pad {self.pad}"
+        self.check_shape(min(size) > 0, f"{window} does not fit {height} x {width}")
         for blob in (*top, self.mask):
             blob.reshape(n, c, *size)
         self.geometry = (*self.kernel, *self.stride, *self.pad)
@@ -112,9 +114,7 @@ class Pooling(Layer):
         if p.pool == p.AVE:
             kernels("pool_ave_forward", top[0].count, bottom[0].data, *sizes, top[0].data, dtype=self.dtype)
             return
-        kernels(
-            "pool_max_forward", top[0].count, bottom[0].data, *sizes, top[0].data, self.mask.data, dtype=self.dtype
-        )
+        kernels("pool_max_forward", top[0].count, bottom[0].data, *sizes, top[0].data, self.mask.data, dtype=self.dtype)
         if len(top) == 2:
             top[1].data[...] = self.mask.data
 
@@ -126,9 +126,8 @@ class Pooling(Layer):
         if p.pool == p.AVE:
             kernels("pool_ave_backward", bottom[0].count, top[0].diff, *sizes, bottom[0].diff, dtype=self.dtype)
         else:
-            kernels(
-                "pool_max_backward", bottom[0].count, top[0].diff, self.mask.data, *sizes, bottom[0].diff, dtype=self.dtype
-            )
+            saved = top[0].diff, self.mask.data
+            kernels("pool_max_backward", bottom[0].count, *saved, *sizes, bottom[0].diff, dtype=self.dtype)
 
 
 @numba.njit(inline="always")

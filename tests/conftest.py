@@ -7,32 +7,43 @@ from collections.abc import Iterator
 import pytest
 
 from caffe_lite import device as devices
-from caffe_lite.device import CPU, Device
+from caffe_lite.device import Device
 from caffe_lite.errors import DeviceError
 from tests import cuda_on_host
 
-DEVICES = ("cpu", "cuda-on-host", "gpu")
+
+def _why_no_gpu() -> str:
+    before = devices.current()
+    try:
+        devices.set_mode_gpu()
+    except DeviceError as error:
+        return str(error)
+    finally:
+        devices.use(before)
+    return ""
 
 
-@pytest.fixture(params=DEVICES)
+NO_GPU = _why_no_gpu()
+NO_COMPILER = "" if cuda_on_host.has_compiler() else "cuda-on-host needs g++, which is not on PATH"
+
+
+@pytest.fixture(
+    params=[
+        "cpu",
+        pytest.param("cuda-on-host", marks=pytest.mark.skipif(bool(NO_COMPILER), reason=NO_COMPILER)),
+        pytest.param("gpu", marks=pytest.mark.skipif(bool(NO_GPU), reason=NO_GPU)),
+    ]
+)
 def device(request: pytest.FixtureRequest) -> Iterator[Device]:
     """Each device that layers run on, in use while the test lasts; ``cuda-on-host`` needs no GPU."""
     before = devices.current()
     try:
-        if request.param == "cpu":
-            devices.use(CPU)
-            yield CPU
-        elif request.param == "cuda-on-host":
-            if not cuda_on_host.has_compiler():
-                pytest.skip("cuda-on-host needs g++, which is not on PATH")
+        if request.param == "cuda-on-host":
             with cuda_on_host.emulated_device() as emulated:
                 devices.use(emulated)
                 yield emulated
         else:
-            try:
-                devices.set_mode_gpu()
-            except DeviceError as error:
-                pytest.skip(str(error))
+            devices.set_mode_cpu() if request.param == "cpu" else devices.set_mode_gpu()
             yield devices.current()
     finally:
         devices.use(before)

@@ -195,7 +195,8 @@ def signatures(text: str, ctype: str) -> dict[str, list[Parameter]]:
     """The parameters of every ``extern "C" __global__`` kernel of a .cu text, by name."""
     text = re.sub(r"//[^\n]*|/\*.*?\*/", "", text, flags=re.DOTALL)
     found = {}
-    for match in re.finditer(r'extern\s+"C"\s+__global__\s+void\s+(?:__launch_bounds__\([^)]*\)\s*)?(\w+)\s*\(([^)]*)\)', text):
+    head = r'extern\s+"C"\s+__global__\s+void\s+(?:__launch_bounds__\([^)]*\)\s*)?'
+    for match in re.finditer(head + r"(\w+)\s*\(([^)]*)\)", text):
         found[match[1]] = [_parameter(p, ctype) for p in match[2].split(",")]
     return found
 

@@ -50,7 +50,10 @@ def test_include_and_exclude_together_are_refused() -> None:
 
 
 def listing(text: str) -> list[str]:
-    return [f"{s.param.name}: {' '.join(s.param.bottom)} -> {' '.join(s.param.top)}" for s in graph.insert_splits(specs(text))]
+    return [
+        f"{s.param.name}: {' '.join(s.param.bottom)} -> {' '.join(s.param.top)}"
+        for s in graph.insert_splits(specs(text))
+    ]
 
 
 def test_a_blob_with_one_consumer_is_not_split() -> None:

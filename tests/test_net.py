@@ -120,11 +120,15 @@ def test_inputs_by_keyword_and_reshape(build) -> None:
 
 
 def test_only_what_reaches_a_loss_and_is_wanted_runs_backward(build) -> None:
-    frozen = MLP.replace('bottom: "data" top: "ip1"', 'bottom: "data" top: "ip1" param { lr_mult: 0 } param { lr_mult: 0 }')
+    frozen = MLP.replace(
+        'bottom: "data" top: "ip1"', 'bottom: "data" top: "ip1" param { lr_mult: 0 } param { lr_mult: 0 }'
+    )
     net = build(frozen)
     needs = {node.layer.name: node.needs_backward for node in net._nodes}
     assert needs == {"data": False, "ip1": False, "relu1": False, "ip2": True, "loss": True}
-    stopped = MLP.replace('type: "InnerProduct" bottom: "ip1"', 'type: "InnerProduct" bottom: "ip1" propagate_down: false')
+    stopped = MLP.replace(
+        'type: "InnerProduct" bottom: "ip1"', 'type: "InnerProduct" bottom: "ip1" propagate_down: false'
+    )
     needs = {node.layer.name: node.needs_backward for node in build(stopped)._nodes}
     assert needs == {"data": False, "ip1": False, "relu1": False, "ip2": True, "loss": True}
 
@@ -179,7 +183,9 @@ def test_weights_that_do_not_fit_change_nothing(build, tmp_path: Path) -> None:
     other = build(MLP.replace("num_output: 3", "num_output: 4"))
     before = other.params["ip1"][0].data.copy() + 1
     other.params["ip1"][0].data[...] = before
-    message = r"w.caffemodel: layer 'ip2', parameter 0: shape \(3, 5\) in the file, \(4, 5\) in the net; rename the layer"
+    message = (
+        r"w.caffemodel: layer 'ip2', parameter 0: shape \(3, 5\) in the file, \(4, 5\) in the net; rename the layer"
+    )
     with pytest.raises(WeightsError, match=message):
         other.copy_from(tmp_path / "w.caffemodel")
     np.testing.assert_array_equal(other.params["ip1"][0].data, before)
@@ -202,12 +208,18 @@ def test_float64(build) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (('type: "ReLU"', 'type: "Relu"'), r"net.prototxt:\d+:1: layer 'relu1': unknown layer type 'Relu'; did you mean 'ReLU'"),
+        (
+            ('type: "ReLU"', 'type: "Relu"'),
+            r"net.prototxt:\d+:1: layer 'relu1': unknown layer type 'Relu'; did you mean 'ReLU'",
+        ),
         (('bottom: "ip1" top: "ip2"', 'bottom: "ip" top: "ip2"'), "layer 'ip2' .* bottom 'ip' .*did you mean 'ip1'"),
         (('bottom: "ip1" top: "ip1"', 'bottom: "ip1" top: "data"'), "layer 'relu1' .* top 'data' is already made"),
         (('name: "relu1"', 'name: "ip1"'), "two layers have this name"),
         (('name: "ip1" type', 'name: "ip1" param {} param {} param {} type'), "3 param {} entries for 2 parameter"),
-        (('name: "ip1" type', 'name: "ip1" propagate_down: true propagate_down: true type'), "2 propagate_down for 1 bottom"),
+        (
+            ('name: "ip1" type', 'name: "ip1" propagate_down: true propagate_down: true type'),
+            "2 propagate_down for 1 bottom",
+        ),
         (('name: "loss" type', 'name: "loss" loss_weight: 1 loss_weight: 1 type'), r"2 loss_weight\(s\) for 1 top"),
     ],
 )

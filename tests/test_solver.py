@@ -98,7 +98,9 @@ def test_clipping_comes_before_the_mean_over_iter_size_and_before_decay(make) ->
 
 
 def test_l1_decay_and_multipliers(make) -> None:
-    text = MLP.replace('name: "ip1" type', 'name: "ip1" param { lr_mult: 2 decay_mult: 3 } param { decay_mult: 0 } type')
+    text = MLP.replace(
+        'name: "ip1" type', 'name: "ip1" param { lr_mult: 2 decay_mult: 3 } param { decay_mult: 0 } type'
+    )
     Path("net.prototxt").write_text(text)
     solver = make('weight_decay: 0.01 regularization_type: "L1"')
     w0, g = values(solver), gradients(solver)

@@ -80,7 +80,7 @@ def test_scenes_have_all_that_is_promised(many):
     assert 1.5 < len(items) / len(many) < 3
     counts = np.bincount([item.shape for _, item in items], minlength=len(CLASSES))
     assert counts.min() > 0.5 * counts.mean()
-    for flag, low, high in (("difficult", 0.02, 0.12), ("occluded", 0.2, 0.5), ("truncated", 0.05, 0.3)):
+    for flag, low, high in (("difficult", 0.02, 0.12), ("occluded", 0.28, 0.5), ("truncated", 0.05, 0.3)):
         assert low < np.mean([getattr(item, flag) for _, item in items]) < high, flag
     sides = []
     for s, item in items:

@@ -1,0 +1,195 @@
+"""Convolution with kernels of any size, stride and dilation in two dimensions, on the CPU.
+
+The product of the kernels with the matrix of patches (im2col), of which only a cache-sized block
+exists at a time, made where the product needs it. One thread makes a block of patches, multiplies
+it, adds the bias and applies the ReLU.
+
+    x  (N, C_all, H, W)    of which channels [c0, c0 + C) are read
+    y  (N, K_all, OH, OW)  of which channels [k0, k0 + K) are written
+    taps = C * kernel height * kernel width: the terms of a sum, in the order of the weights
+
+No sum depends on how the work is divided, so the results do not depend on the number of threads.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import get_num_threads, njit, prange
+
+from caffe_lite.device import Device
+from caffe_lite.simd import (
+    LANES,
+    PANEL,
+    ROWS,
+    gemm_edge,
+    gemm_tile,
+    load,
+    load_every_2nd,
+    load_every_4th,
+    store,
+    zeros,
+)
+from caffe_lite.winograd import GROUPS, _ceil, _even_step, _round_up, _scratch
+
+BLOCK_TAPS = 256  # a sum is made of partial sums of so many terms: faster, and rounds less
+Pair = tuple[int, int]
+
+
+def pack_weights(w: np.ndarray, device: Device) -> np.ndarray:
+    """w (K, taps) in the layout of ``convolve``: [panel of ROWS kernels][tap][kernel in panel].
+
+    The array is scratch of ``device``: valid until the next call.
+    """
+    kernels, taps = w.shape
+    packed = _scratch(device, "direct_weights", _round_up(kernels, ROWS) * taps, w.dtype).reshape(-1, taps, ROWS)
+    whole = kernels // ROWS
+    packed[:whole] = w[: whole * ROWS].reshape(whole, ROWS, taps).transpose(0, 2, 1)
+    if whole * ROWS < kernels:
+        packed[whole] = 0
+        packed[whole, :, : kernels - whole * ROWS] = w[whole * ROWS :].T
+    return packed.reshape(-1)
+
+
+def turn_weights(w: np.ndarray) -> np.ndarray:
+    """The kernels (K, C, h, w) of the gradient to x at stride 1: channels swapped, turned by 180 degrees.
+
+    The result is (C, K * h * w), and a copy.
+    """
+    return np.ascontiguousarray(w.transpose(1, 0, 2, 3)[:, :, ::-1, ::-1]).reshape(w.shape[1], -1)
+
+
+def convolve(
+    x: np.ndarray, c0: int, channels: int, packed: np.ndarray, bias: np.ndarray | None, y: np.ndarray, k0: int, kernels: int,
+    kernel: Pair, stride: Pair, pad: Pair, dilation: Pair, device: Device, clip: bool = False,
+) -> None:  # fmt: skip
+    """Write channels [k0, k0 + kernels) of y (see the module); ``packed`` from ``pack_weights``.
+
+    ``pad`` is (rows, columns), negative to crop; bias (K_all,) or None; ``clip`` applies a ReLU.
+    """
+    if kernel == (1, 1) and stride == (1, 1) and pad == (0, 0):  # rows do not matter: one long one is faster
+        x, y = x.reshape(*x.shape[:2], 1, -1), y.reshape(*y.shape[:2], 1, -1)
+    groups = _ceil(y.shape[0] * y.shape[2] * y.shape[3], LANES)
+    threads = get_num_threads()
+    step = _even_step(groups, threads)
+    tasks = _ceil(groups, step)
+    panels = _ceil(kernels, ROWS)
+    parts = max(1, min(_ceil(threads, tasks), panels * ROWS // 64))
+    width = _ceil(step * LANES, PANEL)
+    taps = channels * kernel[0] * kernel[1]
+    b_size = width * (min(taps, BLOCK_TAPS) * PANEL + LANES)
+    each = _round_up(b_size + _ceil(panels, parts) * ROWS * width * PANEL, LANES)
+    scratch = _scratch(device, "direct_tiles", threads * each, x.dtype).reshape(threads, each)
+    if bias is None:
+        bias = np.zeros(y.shape[1], y.dtype)
+    geometry = np.array((kernel, stride, pad, dilation), np.int64)
+    _convolve(x, c0, channels, packed, bias, y, k0, kernels, geometry, (tasks, step, parts), scratch, b_size, clip)
+
+
+@njit(cache=True, parallel=True)
+def _convolve(x, c0, channels, packed, bias, y, k0, kernels, geometry, plan, scratch, b_size, clip):  # type: ignore[no-untyped-def]
+    """``plan``: tasks (blocks of pixels) of ``step`` groups of LANES, each in ``parts`` parts of the kernels."""
+    tasks, step, parts = plan
+    xf, yf = x.reshape(-1), y.reshape(-1)
+    c_all, x_size = x.shape[1], (x.shape[2], x.shape[3])
+    total = y.shape[0] * y.shape[2] * y.shape[3]
+    taps = channels * geometry[0, 0] * geometry[0, 1]
+    panels = (kernels + ROWS - 1) // ROWS
+    part = (panels + parts - 1) // parts
+    width = (step * LANES + PANEL - 1) // PANEL
+    threads = scratch.shape[0]
+    for thread in prange(threads):
+        b, m = scratch[thread, :b_size], scratch[thread, b_size:]
+        pieces = np.empty((step * LANES, 5), np.int64)
+        for task in range(tasks * parts * thread // threads, tasks * parts * (thread + 1) // threads):
+            first = task // parts * step * LANES
+            last = min(first + step * LANES, total)
+            count = _cut(first, last, y.shape[2], y.shape[3], pieces)
+            groups = (last - first + LANES - 1) // LANES
+            start, stop = task % parts * part, min(task % parts * part + part, panels)
+            m_row = width * PANEL
+            for tap in range(0, taps, BLOCK_TAPS):
+                depth = min(BLOCK_TAPS, taps - tap)
+                _patches(xf, c_all, c0, x_size, geometry, pieces, count, tap, depth, b)
+                for group in range(0, groups, GROUPS):
+                    source = group // GROUPS * (depth * PANEL + LANES)
+                    for panel in range(start, stop):
+                        a = (panel * taps + tap) * ROWS
+                        to = (panel - start) * ROWS * m_row + group * LANES
+                        if group + GROUPS <= groups:
+                            gemm_tile(packed, a, ROWS, b, source, PANEL, m, to, m_row, depth, tap > 0)
+                        else:
+                            gemm_edge(packed, a, ROWS, b, source, PANEL, m, to, m_row, depth, tap > 0)
+            for k in range(start * ROWS, min(stop * ROWS, kernels)):
+                at = (k - start * ROWS) * m_row
+                _finish(m, at, yf, y.shape[1], k0 + k, y.shape[2] * y.shape[3], bias[k0 + k], clip, first, last)
+
+
+@njit(cache=True)
+def _cut(first, last, height, width, pieces):  # type: ignore[no-untyped-def]
+    """Cut pixels [first, last) at the ends of rows, of panels, and to LANES; returns how many pieces.
+
+    A piece: image, row, column, place among the pixels, length.
+    """
+    count, pixel = 0, first
+    while pixel < last:
+        row = pixel // width
+        column = pixel - row * width
+        room = PANEL - (pixel - first) % PANEL
+        length = min(min(LANES, room), min(width - column, last - pixel))
+        pieces[count, 0], pieces[count, 1], pieces[count, 2] = row // height, row % height, column
+        pieces[count, 3], pieces[count, 4] = pixel - first, length
+        count += 1
+        pixel += length
+    return count
+
+
+@njit(cache=True)
+def _patches(x, c_all, c0, size, geometry, pieces, count, tap, depth, b):  # type: ignore[no-untyped-def]
+    """Taps [tap, tap + depth) of the pixels to b[panel][tap][pixel in panel].
+
+    Whole Vectors are stored: what lies behind the end of a piece spills over what is written next,
+    so the order of the loops matters, and each panel ends with LANES spare numbers.
+    """
+    kernel, stride, pad, dilation = geometry[0], geometry[1], geometry[2], geometry[3]
+    for e in range(tap, tap + depth):
+        c = e // (kernel[0] * kernel[1])
+        i, j = e // kernel[1] % kernel[0] * dilation[0] - pad[0], e % kernel[1] * dilation[1] - pad[1]
+        for p in range(count):
+            place, length = pieces[p, 3], pieces[p, 4]
+            to = place // PANEL * (depth * PANEL + LANES) + (e - tap) * PANEL + place % PANEL
+            row, column = pieces[p, 1] * stride[0] + i, pieces[p, 2] * stride[1] + j
+            if row < 0 or row >= size[0]:
+                store(b, to, zeros(b))
+                continue
+            source = ((pieces[p, 0] * c_all + c0 + c) * size[0] + row) * size[1] + column
+            inside = column >= 0 and column + (length - 1) * stride[1] < size[1]
+            if inside and source + LANES * stride[1] <= x.size and stride[1] == 1:
+                store(b, to, load(x, source))
+            elif inside and source + LANES * stride[1] <= x.size and stride[1] == 2:
+                store(b, to, load_every_2nd(x, source))
+            elif inside and source + LANES * stride[1] <= x.size and stride[1] == 4:
+                v, _, _, _ = load_every_4th(x, source)
+                store(b, to, v)
+            else:
+                for t in range(length):
+                    at = column + t * stride[1]
+                    b[np.uintp(to + t)] = x[np.uintp(source + t * stride[1])] if 0 <= at < size[1] else 0
+
+
+@njit(cache=True)
+def _finish(m, at, y, k_all, k, pixels, bias, clip, first, last):  # type: ignore[no-untyped-def]
+    """Row ``at`` of m plus bias, clipped at 0 if ``clip``, to channel k of y."""
+    pixel = first
+    while pixel < last:
+        n = pixel // pixels
+        length = min(last, (n + 1) * pixels) - pixel
+        to = (n * k_all + k) * pixels + pixel - n * pixels
+        source = at + pixel - first
+        if clip:
+            for i in range(length):
+                value = m[np.uintp(source + i)] + bias
+                y[np.uintp(to + i)] = 0 if value < 0 else value
+        else:
+            for i in range(length):
+                y[np.uintp(to + i)] = m[np.uintp(source + i)] + bias
+        pixel += length
