@@ -189,7 +189,7 @@ def test_a_loss_that_is_not_a_number_names_layer_and_images(devkit: str, tmp_pat
     with pytest.raises(SolverError) as caught, np.errstate(all="ignore"):
         run(devkit, tmp_path / "out", solver=solver)
     message = str(caught.value)
-    assert "iteration 1" in message and "conv1" in message and "JPEGImages" in message
+    assert "iteration 1: the loss is" in message and "layer 'conv" in message and "JPEGImages" in message
 
 
 def test_weights_are_copied_by_name_and_must_fit(devkit: str, tmp_path: Path) -> None:

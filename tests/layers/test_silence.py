@@ -9,6 +9,7 @@ from tests.layers.layer_case import LayerCase
 class TestSilence(LayerCase):
     layer = 'type: "Silence"'
     tops = 0
+    no_gradient = ("two", "no elements")  # nothing to take a derivative of
 
     def bottoms(self, rng):
         return {"two": [rng.normal(size=(2, 3)), rng.normal(size=4)], "no elements": [np.zeros((0, 3))]}
