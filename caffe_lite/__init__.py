@@ -6,9 +6,13 @@ net.blobs["data"].data[...] = image
 probabilities = net.forward()["prob"]
 """
 
-from caffe_lite.blob import Blob
-from caffe_lite.device import set_device, set_mode_cpu, set_mode_gpu, set_random_seed
-from caffe_lite.errors import (
+from caffe_lite import numba_cache
+
+numba_cache.ensure()  # before any module that imports numba
+
+from caffe_lite.blob import Blob  # noqa: E402
+from caffe_lite.device import set_device, set_mode_cpu, set_mode_gpu, set_random_seed  # noqa: E402
+from caffe_lite.errors import (  # noqa: E402
     CaffeError,
     DataError,
     DeviceError,
@@ -19,10 +23,10 @@ from caffe_lite.errors import (
     UnknownTypeError,
     WeightsError,
 )
-from caffe_lite.layer import Layer
-from caffe_lite.net import Net
-from caffe_lite.registry import layer_type_list
-from caffe_lite.solver import Solver, get_solver
+from caffe_lite.layer import Layer  # noqa: E402
+from caffe_lite.net import Net  # noqa: E402
+from caffe_lite.registry import layer_type_list  # noqa: E402
+from caffe_lite.solver import Solver, get_solver  # noqa: E402
 
 __version__ = "0.1.0"
 TRAIN, TEST = 0, 1

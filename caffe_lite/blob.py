@@ -118,6 +118,11 @@ class Blob:
         self._views[name] = (storage.flat, view)
         return view
 
+    @property
+    def on_device(self) -> Blob:
+        """This blob itself; of a HostBlob the blob behind it."""
+        return self
+
     def host_array(self, name: str) -> np.ndarray:
         """``"data"`` or ``"diff"`` as NumPy (see :meth:`Storage.host`)."""
         storage = self._data if name == "data" else self._diff
@@ -189,6 +194,10 @@ class HostBlob:
     def diff(self) -> np.ndarray:
         return self._blob.host_array("diff")
 
+    @property
+    def on_device(self) -> Blob:
+        return self._blob
+
     def reshape(self, *shape: Any) -> None:
         self._blob.reshape(*shape)
 
@@ -199,15 +208,19 @@ class HostBlob:
 
 
 class BlobVec(list):
-    """The parameter blobs of a layer: a list that can make blobs of the layer's device and dtype."""
+    """The parameter blobs of a layer: a list that can make blobs of the layer's device and dtype.
 
-    def __init__(self, dtype: Any = "float32", device: Device = CPU) -> None:
+    ``on_host``: they are seen as NumPy even on a GPU, as by a Python layer.
+    """
+
+    def __init__(self, dtype: Any = "float32", device: Device = CPU, on_host: bool = False) -> None:
         super().__init__()
         self.dtype = dtype
         self.device = device
+        self.on_host = on_host
 
     def add_blob(self, *shape: Any) -> None:
         """Append a zero-filled blob of ``shape``."""
         blob = Blob((), self.dtype, self.device)
         blob.reshape(*shape)
-        self.append(blob)
+        self.append(HostBlob(blob) if self.on_host and self.device.is_gpu else blob)

@@ -86,7 +86,7 @@ def convolve(
 
 
 @njit(cache=True, parallel=True)
-def _convolve(x, c0, channels, packed, bias, y, k0, kernels, geometry, plan, scratch, b_size, clip):  # type: ignore[no-untyped-def]
+def _convolve(x, c0, channels, packed, bias, y, k0, kernels, geometry, plan, scratch, b_size, clip):
     """``plan``: tasks (blocks of pixels) of ``step`` groups of LANES, each in ``parts`` parts of the kernels."""
     tasks, step, parts = plan
     xf, yf = x.reshape(-1), y.reshape(-1)
@@ -125,7 +125,7 @@ def _convolve(x, c0, channels, packed, bias, y, k0, kernels, geometry, plan, scr
 
 
 @njit(cache=True)
-def _cut(first, last, height, width, pieces):  # type: ignore[no-untyped-def]
+def _cut(first, last, height, width, pieces):
     """Cut pixels [first, last) at the ends of rows, of panels, and to LANES; returns how many pieces.
 
     A piece: image, row, column, place among the pixels, length.
@@ -144,7 +144,7 @@ def _cut(first, last, height, width, pieces):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _patches(x, c_all, c0, size, geometry, pieces, count, tap, depth, b):  # type: ignore[no-untyped-def]
+def _patches(x, c_all, c0, size, geometry, pieces, count, tap, depth, b):
     """Taps [tap, tap + depth) of the pixels to b[panel][tap][pixel in panel].
 
     Whole Vectors are stored: what lies behind the end of a piece spills over what is written next,
@@ -177,7 +177,7 @@ def _patches(x, c_all, c0, size, geometry, pieces, count, tap, depth, b):  # typ
 
 
 @njit(cache=True)
-def _finish(m, at, y, k_all, k, pixels, bias, clip, first, last):  # type: ignore[no-untyped-def]
+def _finish(m, at, y, k_all, k, pixels, bias, clip, first, last):
     """Row ``at`` of m plus bias, clipped at 0 if ``clip``, to channel k of y."""
     pixel = first
     while pixel < last:

@@ -1,6 +1,6 @@
 """Fillers: the values that a parameter starts with (Caffe's FillerParameter).
 
-Each is a function ``(param, shape, rng) -> array of shape`` registered by name. ``n`` in the
+Each is a function ``(param, out, rng)`` registered by name that fills the host array ``out``. ``n`` in the
 formulas is fan-in (count / shape[0]), fan-out (count / shape[1]) or their mean, by variance_norm.
 Caffe draws from boost's mt19937, whose streams cannot be had elsewhere: values differ, laws do not.
 """
@@ -8,6 +8,7 @@ Caffe draws from boost's mt19937, whose streams cannot be had elsewhere: values 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,22 +16,35 @@ import numpy as np
 from caffe_lite.errors import NetError
 from caffe_lite.registry import fillers, register_filler
 
+PIECE = 1 << 20  # elements drawn at a time
+
 
 def fill(array: Any, param: Any, rng: np.random.Generator, where: str = "") -> None:
-    """Fill a host or device ``array`` as FillerParameter ``param`` says."""
+    """Fill a host or device ``array`` as FillerParameter ``param`` says.
+
+    Raises:
+        NetError: unknown type, parameters without sense, an array without elements.
+    """
     function = fillers.get(param.type, where)
     if array.size == 0:
         raise NetError(f"{where}: cannot fill a blob of shape {array.shape}, which has no elements")
     if param.sparse != -1 and param.type != "gaussian":
         raise NetError(f"{where}: filler {param.type!r} takes no 'sparse'; only 'gaussian' does")
+    on_host = array if isinstance(array, np.ndarray) else np.empty(array.shape, array.dtype)
     try:
-        values = np.asarray(function(param, array.shape, rng), dtype=array.dtype)
+        function(param, on_host, rng)
     except ValueError as error:
         raise NetError(f"{where}: filler {param.type!r}: {error}") from error
-    if hasattr(array, "set"):  # CuPy: one copy to the device
-        array.set(np.ascontiguousarray(values))
-    else:
-        array[...] = values
+    if on_host is not array:
+        array.set(on_host)
+
+
+def _draw(out: np.ndarray, draw: Callable[[int], np.ndarray]) -> None:
+    """Fill ``out`` from ``draw(n)``, in pieces: draws are double, and fc6 of VGG16 would take 800 MB of them."""
+    flat = out.reshape(-1)
+    for start in range(0, flat.size, PIECE):
+        piece = flat[start : start + PIECE]
+        piece[...] = draw(piece.size)
 
 
 def _fan(param: Any, shape: tuple[int, ...]) -> float:
@@ -41,60 +55,62 @@ def _fan(param: Any, shape: tuple[int, ...]) -> float:
 
 
 @register_filler("constant")
-def constant(param: Any, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+def constant(param: Any, out: np.ndarray, rng: np.random.Generator) -> None:
     """value"""
-    return np.full(shape, param.value)
+    out[...] = param.value
 
 
 @register_filler("uniform")
-def uniform(param: Any, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+def uniform(param: Any, out: np.ndarray, rng: np.random.Generator) -> None:
     """U(min, max)"""
     if param.min > param.max:
         raise ValueError(f"min {param.min} is greater than max {param.max}")
-    return rng.uniform(param.min, param.max, shape)
+    _draw(out, lambda n: rng.uniform(param.min, param.max, n))
 
 
 @register_filler("gaussian")
-def gaussian(param: Any, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+def gaussian(param: Any, out: np.ndarray, rng: np.random.Generator) -> None:
     """N(mean, std^2); with sparse >= 0 each value is kept with probability sparse / shape[0], else 0"""
     if param.std <= 0:
         raise ValueError(f"std must be > 0, got {param.std}")
-    values = rng.normal(param.mean, param.std, shape)
+    if param.sparse >= 0 and not (out.shape and param.sparse <= out.shape[0]):
+        raise ValueError(f"sparse {param.sparse} is more than the number of outputs of shape {out.shape}")
+    _draw(out, lambda n: rng.normal(param.mean, param.std, n))
     if param.sparse >= 0:
-        if not shape or param.sparse > shape[0]:
-            raise ValueError(f"sparse {param.sparse} is more than the number of outputs of shape {shape}")
-        values *= rng.random(shape) < param.sparse / shape[0]
-    return values
+        kept = np.empty(out.shape, bool)
+        _draw(kept, lambda n: rng.random(n) < param.sparse / out.shape[0])
+        out *= kept
 
 
 @register_filler("positive_unitball")
-def positive_unitball(param: Any, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+def positive_unitball(param: Any, out: np.ndarray, rng: np.random.Generator) -> None:
     """U(0, 1), then each slice of axis 0 divided by its sum"""
-    values = rng.random(shape)
-    rows = values.reshape(shape[0] if shape else 1, -1)
+    _draw(out, rng.random)
+    rows = out.reshape(out.shape[0] if out.shape else 1, -1)
     rows /= rows.sum(axis=1, keepdims=True)
-    return values
 
 
 @register_filler("xavier")
-def xavier(param: Any, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+def xavier(param: Any, out: np.ndarray, rng: np.random.Generator) -> None:
     """U(-s, s), s = sqrt(3 / n)"""
-    scale = math.sqrt(3 / _fan(param, shape))
-    return rng.uniform(-scale, scale, shape)
+    scale = math.sqrt(3 / _fan(param, out.shape))
+    _draw(out, lambda n: rng.uniform(-scale, scale, n))
 
 
 @register_filler("msra")
-def msra(param: Any, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+def msra(param: Any, out: np.ndarray, rng: np.random.Generator) -> None:
     """N(0, 2 / n)"""
-    return rng.normal(0, math.sqrt(2 / _fan(param, shape)), shape)
+    std = math.sqrt(2 / _fan(param, out.shape))
+    _draw(out, lambda n: rng.normal(0, std, n))
 
 
 @register_filler("bilinear")
-def bilinear(param: Any, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+def bilinear(param: Any, out: np.ndarray, rng: np.random.Generator) -> None:
     """The kernel of bilinear upsampling, for a Deconvolution: (1 - |x/f - c|) (1 - |y/f - c|)"""
-    if len(shape) != 4 or shape[2] != shape[3]:
-        raise ValueError(f"needs a 4-D blob with square kernels, got shape {shape}")
-    f = math.ceil(shape[3] / 2)
-    center = (shape[3] - 1) / (2 * f)
-    row = 1 - np.abs(np.arange(shape[3]) / f - center)
-    return np.broadcast_to(row[:, None] * row, shape)
+    if out.ndim != 4 or out.shape[2] != out.shape[3]:
+        raise ValueError(f"needs a 4-D blob with square kernels, got shape {out.shape}")
+    size = out.shape[3]
+    f = math.ceil(size / 2)
+    center = (size - 1) / (2 * f)
+    row = 1 - np.abs(np.arange(size) / f - center)
+    out[...] = row[:, None] * row

@@ -122,7 +122,7 @@ def _tiles(w: np.ndarray, y: np.ndarray, geometry: Geometry, device: Device) -> 
 
 
 @njit(cache=True)
-def _tap(table, tap):  # type: ignore[no-untyped-def]
+def _tap(table, tap):
     """Input position minus output position times stride, for each axis, of tap number ``tap``."""
     shift = np.empty(table.shape[1], np.int64)
     for axis in range(table.shape[1] - 1, -1, -1):
@@ -132,7 +132,7 @@ def _tap(table, tap):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _line(table, shift, position):  # type: ignore[no-untyped-def]
+def _line(table, shift, position):
     """(offset, j, low, high) for the output positions from ``position`` (in one image) to the end of their line.
 
     Position number i of them, for low <= i < high, meets x[offset + j + i * stride] of a channel.
@@ -156,7 +156,7 @@ def _line(table, shift, position):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, parallel=True)
-def _im2col(x, c_all, c0, table, first, col):  # type: ignore[no-untyped-def]
+def _im2col(x, c_all, c0, table, first, col):
     taps, plane, positions = np.prod(table[1]), np.prod(table[0]), np.prod(table[5])
     stride = table[2, -1]
     for row in prange(col.shape[0]):
@@ -182,7 +182,7 @@ def _im2col(x, c_all, c0, table, first, col):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, parallel=True)
-def _col2im(col, first, table, taps, x, c_all, c0):  # type: ignore[no-untyped-def]
+def _col2im(col, first, table, taps, x, c_all, c0):
     plane, positions = np.prod(table[0]), np.prod(table[5])
     stride = table[2, -1]
     for c in prange(col.shape[0] // taps):  # a channel belongs to one thread: the order of its sums is fixed
@@ -201,7 +201,7 @@ def _col2im(col, first, table, taps, x, c_all, c0):  # type: ignore[no-untyped-d
 
 
 @njit(cache=True, parallel=True)
-def _spread(tile, y, k0, first, bias, clip):  # type: ignore[no-untyped-def]
+def _spread(tile, y, k0, first, bias, clip):
     """y[n, k0 + k, p] = tile[k, t] + bias, clipped at 0 if ``clip``, where n * P + p = first + t."""
     positions = y.shape[2]
     for k in prange(tile.shape[0]):

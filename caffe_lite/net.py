@@ -149,7 +149,8 @@ class Net:
             raise NetError(spec.explain(f"{len(given)} param {{}} entries for {len(layer.blobs)} parameter blob(s)"))
         given += [caffe_pb2.ParamSpec() for _ in range(len(layer.blobs) - len(given))]
         layer.param_propagate_down = [p.lr_mult != 0 for p in given]
-        for index, (blob, param_spec) in enumerate(zip(layer.blobs, given, strict=True)):
+        blobs = [blob.on_device for blob in layer.blobs]
+        for index, (blob, param_spec) in enumerate(zip(blobs, given, strict=True)):
             owner = self._param_owners.get(param_spec.name) if param_spec.name else None
             if owner is None:
                 self.learnable_params.append(blob)
@@ -215,7 +216,7 @@ class Net:
         for layer in self.layers:
             if layer.blobs:
                 self.params[layer.name] = BlobVec(self.dtype, self.device)
-                self.params[layer.name].extend(host(blob) for blob in layer.blobs)
+                self.params[layer.name].extend(host(blob.on_device) for blob in layer.blobs)
         self.top_names = OrderedDict((n.layer.name, list(n.top_names)) for n in self._nodes)
         self.bottom_names = OrderedDict((n.layer.name, list(n.bottom_names)) for n in self._nodes)
         loss_weights: dict[str, float] = {}

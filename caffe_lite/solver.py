@@ -353,6 +353,7 @@ def _beside(learned_net: str, state_path: str) -> str:
 
 
 def _has_bad_value(blob: Any) -> bool:
+    blob = blob.on_device
     return not bool(blob.device.xp.isfinite(blob.data).all())
 
 

@@ -106,7 +106,7 @@ def share_trained_layers(net: Net, other: Net) -> None:
                 raise WeightsError(
                     f"cannot share layer {name!r}, parameter {index}: shape {source.shape} there, {blob.shape} here"
                 )
-            blob.share_data(source)
+            blob.on_device.share_data(source.on_device)
 
 
 def net_to_proto(net: Net, write_diff: bool = False) -> Any:

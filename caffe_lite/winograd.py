@@ -130,7 +130,7 @@ def _scratch(device: Device, name: str, size: int, dtype: Any) -> np.ndarray:
 
 
 @njit(cache=True, parallel=True)
-def _transform_weights(w, u, k0, kernels, turned):  # type: ignore[no-untyped-def]
+def _transform_weights(w, u, k0, kernels, turned):
     """u[frequency][panel of ROWS outputs][input][output in panel], each panel filled up to LANES."""
     flat = w.reshape(-1)
     channels = w.shape[1]
@@ -157,7 +157,7 @@ def _transform_weights(w, u, k0, kernels, turned):  # type: ignore[no-untyped-de
 
 
 @njit(cache=True)
-def _kernel_1d(g, at, step, u, to, stride):  # type: ignore[no-untyped-def]
+def _kernel_1d(g, at, step, u, to, stride):
     """u = G g for LANES kernels: three Vectors ``step`` apart become six ``stride`` apart."""
     g0, g1, g2 = load(g, at), load(g, at + step), load(g, at + 2 * step)
     even, odd = GA * g0 + GA * A2 * g2, GA * A * g1
@@ -171,7 +171,7 @@ def _kernel_1d(g, at, step, u, to, stride):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def fill_rows(x, plane, size, top, left, rows, length, buf, row_step):  # type: ignore[no-untyped-def]
+def fill_rows(x, plane, size, top, left, rows, length, buf, row_step):
     """buf[r, :length] = rows [top, top + rows) of the plane from column ``left``; 0 outside of it.
 
     Writes up to LANES - 1 numbers more, which the caller does not look at.
@@ -198,7 +198,7 @@ def fill_rows(x, plane, size, top, left, rows, length, buf, row_step):  # type: 
 
 
 @njit(cache=True)
-def patch_1d(d0, d1, d2, d3, d4, d5, v, to, stride):  # type: ignore[no-untyped-def]
+def patch_1d(d0, d1, d2, d3, d4, d5, v, to, stride):
     """v = B^T d: six Vectors, stored ``stride`` apart."""
     store(v, to, AB2 * d0 - SUM2 * d2 + d4)
     even, odd = d4 - B2 * d2, A * d3 - A * B2 * d1
@@ -211,7 +211,7 @@ def patch_1d(d0, d1, d2, d3, d4, d5, v, to, stride):  # type: ignore[no-untyped-
 
 
 @njit(cache=True)
-def patch_rows(buf, at, step):  # type: ignore[no-untyped-def]
+def patch_rows(buf, at, step):
     """B^T d in place, down six rows ``step`` apart, for LANES columns."""
     d0, d1, d2 = load(buf, at), load(buf, at + step), load(buf, at + 2 * step)
     d3, d4, d5 = load(buf, at + 3 * step), load(buf, at + 4 * step), load(buf, at + 5 * step)
@@ -219,14 +219,14 @@ def patch_rows(buf, at, step):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def place(tile, tiles):  # type: ignore[no-untyped-def]
+def place(tile, tiles):
     """(n, ty, tx) of a tile."""
     row = tile // tiles[1]
     return row // tiles[0], row % tiles[0], tile - row * tiles[1]
 
 
 @njit(cache=True)
-def _transform_input(x, c_all, c0, channels, size, pad, tiles, first, last, buf, row_step, v, v_frequency):  # type: ignore[no-untyped-def]
+def _transform_input(x, c_all, c0, channels, size, pad, tiles, first, last, buf, row_step, v, v_frequency):
     """B^T d B of tiles [first, last) to v[frequency][panel of tiles][channel][tile in panel].
 
     Whole Vectors are stored: what lies behind the end of a run of tiles spills over what is written
@@ -260,7 +260,7 @@ def _transform_input(x, c_all, c0, channels, size, pad, tiles, first, last, buf,
 
 
 @njit(cache=True)
-def _output_1d(m, at, step):  # type: ignore[no-untyped-def]
+def _output_1d(m, at, step):
     """A^T m of six Vectors ``step`` apart."""
     m0, m5 = load(m, at), load(m, at + 5 * step)
     m1, m2 = load(m, at + step), load(m, at + 2 * step)
@@ -270,7 +270,7 @@ def _output_1d(m, at, step):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _transform_output(m, m_frequency, m_row, y, k_all, k0, kernels, size, bias, clip, tiles, first, last, half, out):  # type: ignore[no-untyped-def]
+def _transform_output(m, m_frequency, m_row, y, k_all, k0, kernels, size, bias, clip, tiles, first, last, half, out):
     """A^T m A + bias, clipped at 0 if ``clip``: tiles [first, last) of channels [k0, k0 + kernels) of y."""
     for k in range(kernels):
         b = bias[k0 + k]
@@ -299,7 +299,7 @@ def _transform_output(m, m_frequency, m_row, y, k_all, k0, kernels, size, bias, 
 
 
 @njit(cache=True)
-def _scatter(out, y, k_all, k, size, tiles, first, last):  # type: ignore[no-untyped-def]
+def _scatter(out, y, k_all, k, size, tiles, first, last):
     """Copy tiles [first, last) from out (4, 4 * LANES) to channel k of y, as far as they lie inside."""
     tile = first
     while tile < last:
@@ -318,7 +318,7 @@ def _scatter(out, y, k_all, k, size, tiles, first, last):  # type: ignore[no-unt
 
 
 @njit(cache=True, parallel=True)
-def _convolve(x, c0, channels, u, bias, y, k0, kernels, pad, tiles, plan, scratch, v_size, clip):  # type: ignore[no-untyped-def]
+def _convolve(x, c0, channels, u, bias, y, k0, kernels, pad, tiles, plan, scratch, v_size, clip):
     """``plan``: tasks (blocks of tiles) of ``step`` groups, each in ``parts`` parts of the kernels."""
     tasks, step, parts, k_block = plan
     c_all, k_all = x.shape[1], y.shape[1]
@@ -356,7 +356,7 @@ def _convolve(x, c0, channels, u, bias, y, k0, kernels, pad, tiles, plan, scratc
 
 
 @njit(cache=True)
-def _multiply(u, u_panel, u_panels, channels, v, v0, groups, m, m0, m_row):  # type: ignore[no-untyped-def]
+def _multiply(u, u_panel, u_panels, channels, v, v0, groups, m, m0, m_row):
     """One frequency: m (u_panels * ROWS, groups * LANES) = u (.., channels) times v (channels, ..)."""
     size = (channels * ROWS + LANES - 1) // LANES * LANES
     for group in range(0, groups, GROUPS):

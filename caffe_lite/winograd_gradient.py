@@ -61,7 +61,7 @@ def weight_gradient(
 
 
 @njit(cache=True, parallel=True)
-def _weight_gradient(x, c0, channels, dy, k0, kernels, pad, tiles, stretch, parts, v, m, u, dw):  # type: ignore[no-untyped-def]
+def _weight_gradient(x, c0, channels, dy, k0, kernels, pad, tiles, stretch, parts, v, m, u, dw):
     xf, yf, wf = x.reshape(-1), dy.reshape(-1), dw.reshape(-1)
     x_size, y_size = (x.shape[2], x.shape[3]), (dy.shape[2], dy.shape[3])
     c_all, k_all = x.shape[1], dy.shape[1]
@@ -111,14 +111,14 @@ def _weight_gradient(x, c0, channels, dy, k0, kernels, pad, tiles, stretch, part
 
 
 @njit(cache=True)
-def _kernel_at(f, k, kernels, stretch):  # type: ignore[no-untyped-def]
+def _kernel_at(f, k, kernels, stretch):
     """Where kernel k of frequency f starts: m[frequency][panel of kernels][tile][kernel in panel]."""
     panels = (kernels + KERNEL_PANEL - 1) // KERNEL_PANEL
     return (f * panels + k // KERNEL_PANEL) * stretch * KERNEL_PANEL + k % KERNEL_PANEL
 
 
 @njit(cache=True)
-def _patches(x, c_all, c0, channels, group, size, pad, tiles, first, start, stop, stretch, v):  # type: ignore[no-untyped-def]
+def _patches(x, c_all, c0, channels, group, size, pad, tiles, first, start, stop, stretch, v):
     """B^T d B of LANES channels to v[frequency][panel of channels][tile][channel in panel]."""
     row_step = 4 * STRIP + 2 * LANES
     rows, pixels = np.empty(6 * row_step * LANES, x.dtype), np.empty(6 * row_step * LANES, x.dtype)
@@ -152,7 +152,7 @@ def _patches(x, c_all, c0, channels, group, size, pad, tiles, first, start, stop
 
 
 @njit(cache=True)
-def _gradients(dy, k_all, k0, kernels, group, size, tiles, first, start, stop, stretch, m):  # type: ignore[no-untyped-def]
+def _gradients(dy, k_all, k0, kernels, group, size, tiles, first, start, stop, stretch, m):
     """A dy A^T of LANES kernels to m (see ``_kernel_at``)."""
     row_step = 4 * STRIP + 2 * LANES
     rows, pixels = np.empty(6 * row_step * LANES, dy.dtype), np.empty(6 * row_step * LANES, dy.dtype)
@@ -184,7 +184,7 @@ def _gradients(dy, k_all, k0, kernels, group, size, tiles, first, start, stop, s
 
 
 @njit(cache=True)
-def _transpose(rows, pixels, length, row_step):  # type: ignore[no-untyped-def]
+def _transpose(rows, pixels, length, row_step):
     """pixels[r, i, lane] = rows[lane, r, i] for six rows r and, at least, i < length."""
     for r in range(6):
         for i in range(0, length, LANES):
@@ -193,7 +193,7 @@ def _transpose(rows, pixels, length, row_step):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _gradient_1d(y0, y1, y2, y3, m, to, step):  # type: ignore[no-untyped-def]
+def _gradient_1d(y0, y1, y2, y3, m, to, step):
     """m = A y: six Vectors, stored ``step`` apart."""
     store(m, to, y0)
     even, odd = y0 + A2 * y2, A * y1 + A3 * y3
@@ -206,7 +206,7 @@ def _gradient_1d(y0, y1, y2, y3, m, to, step):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _weights_1d(u, at, step, w, to, stride):  # type: ignore[no-untyped-def]
+def _weights_1d(u, at, step, w, to, stride):
     """w = G^T u: six Vectors ``step`` apart become three ``stride`` apart."""
     u1, u2, u3, u4 = load(u, at + step), load(u, at + 2 * step), load(u, at + 3 * step), load(u, at + 4 * step)
     p, q, r, s = GA * (u1 + u2), GA * (u1 - u2), GB * (u3 + u4), GB * (u3 - u4)

@@ -65,9 +65,7 @@ def gather_rows(layer: Layer, x: Any, index: Any, y: Any, bias: Any = None) -> N
     """
     if layer.device.is_gpu:
         shift = y if bias is None else bias  # y is not read
-        kernels(
-            "gather_rows", y.size, x, index, x.shape[0], x.shape[1], shift, bias is not None, y, dtype=layer.dtype
-        )
+        kernels("gather_rows", y.size, x, index, x.shape[0], x.shape[1], shift, bias is not None, y, dtype=layer.dtype)
         return
     numbers = read_numbers(layer, index.reshape(-1), x.shape[0], "index of row")
     if numbers.size:  # NumPy takes nothing from an empty x, not even nothing
@@ -91,9 +89,7 @@ def add_rows(layer: Layer, dy: Any, index: Any, dx: Any) -> None:
     numbers = xp.where((index > -1) & (index < count), index, count).astype("int32")
     order = xp.argsort(numbers, kind="stable")
     starts = xp.searchsorted(numbers[order], xp.arange(count + 1, dtype="int32"))
-    kernels(
-        "add_rows", dx.size, dy, order.astype("int32"), starts.astype("int32"), dx.shape[1], dx, dtype=layer.dtype
-    )
+    kernels("add_rows", dx.size, dy, order.astype("int32"), starts.astype("int32"), dx.shape[1], dx, dtype=layer.dtype)
 
 
 @numba.njit(cache=True)

@@ -5,7 +5,7 @@ C classes along infogain_loss_param.axis (1); rows = outer x inner positions:
     bottom[0]  scores  (outer axes, C, inner axes); p is their softmax
     bottom[1]  labels  rows values in [0, C), in any shape; fractions are cut off
     bottom[2]  H       C x C values in any shape, row: label; if absent, infogain_loss_param.source, a .binaryproto
-    top[0]     loss    ()  sum over the rows, y their label, of -(sum over c of H[y, c] log(max(p_c, 1e-20))) / normaliser
+    top[0]     loss    ()  sum over the rows, label y, of -(sum over c of H[y, c] log(max(p_c, 1e-20))) / normaliser
     top[1]     the probabilities, as the scores; optional
 With H the identity that is SoftmaxWithLoss. Rows labelled loss_param.ignore_label count for nothing;
 loss_param.normalization gives the normaliser, at least 1: VALID (the default) the rows that count, FULL all rows,

@@ -42,7 +42,7 @@ class Python(Layer):
         layer: Any = user_class(param, phase, device, dtype, where)
         layer.phase = phase
         layer.param_str = layer.param_str_ = p.param_str
-        layer.on_host = True
+        layer.on_host = layer.blobs.on_host = True
         layer.in_place = True  # Caffe leaves it to the user's code
         layer.xp = np
         return layer

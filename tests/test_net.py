@@ -246,3 +246,37 @@ def test_a_gpu_that_is_not_there_is_a_clear_error() -> None:
     with pytest.raises(caffe.DeviceError, match=r"needs CuPy.*caffe-lite\[cuda12\]"):
         caffe.set_mode_gpu()
     assert issubclass(caffe.DeviceError, CaffeError)
+
+
+class Scaled(caffe.Layer):
+    """y = w x with a learned w, written with NumPy alone as a user would."""
+
+    def setup(self, bottom, top) -> None:
+        self.blobs.add_blob(1)
+        self.blobs[0].data[...] = 3
+
+    def reshape(self, bottom, top) -> None:
+        top[0].reshape(*bottom[0].shape)
+
+    def forward(self, bottom, top) -> None:
+        assert all(isinstance(a, np.ndarray) for a in (bottom[0].data, top[0].data, self.blobs[0].data))
+        top[0].data[...] = self.blobs[0].data * bottom[0].data
+
+    def backward(self, top, propagate_down, bottom) -> None:
+        self.blobs[0].diff[...] += (top[0].diff * bottom[0].data).sum()
+        bottom[0].diff[...] = self.blobs[0].data * top[0].diff
+
+
+def test_a_python_layer_with_parameters_trains_on_every_device(build) -> None:
+    net = build(f"""
+      force_backward: true
+      layer {{ name: "data" type: "Input" top: "x" input_param {{ shape {{ dim: 2 dim: 3 }} }} }}
+      layer {{ name: "s" type: "Python" bottom: "x" top: "y" loss_weight: 2
+              python_param {{ module: "{__name__}" layer: "Scaled" }} }}""")
+    x = np.arange(6.0).reshape(2, 3)
+    net.blobs["x"].data[...] = x
+    assert net._forward(0, 1) == 2 * 3 * x.sum()
+    net.backward()
+    np.testing.assert_allclose(net.params["s"][0].diff, [2 * x.sum()])
+    np.testing.assert_allclose(net.blobs["x"].diff, np.full((2, 3), 6))
+    assert net.layers[1].__class__.__name__ == "Scaled"

@@ -149,10 +149,9 @@ class TestWinograd(ConvolutionCase):
 
 
 def layer_of(prototxt: str, *shape: int, device=CPU, dtype="float32"):
-    class Case(ConvolutionCase):
-        layer = f'type: "Convolution" convolution_param {{ {prototxt} }}'
-
-    return Case().build(device, [np.random.default_rng(0).normal(size=shape)], dtype=dtype)
+    case = ConvolutionCase()
+    case.layer = f'type: "Convolution" convolution_param {{ {prototxt} }}'
+    return case.build(device, [np.random.default_rng(0).normal(size=shape)], dtype=dtype)
 
 
 @pytest.mark.parametrize("path", ["winograd", "direct", "im2col"])

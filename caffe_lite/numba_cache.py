@@ -1,0 +1,34 @@
+"""Where numba keeps compiled kernels when it finds no place itself.
+
+numba writes beside the source file or into the user's cache folder. Where neither can be written (a
+read-only image, an account without a home) importing a cached kernel fails; a folder in the
+temporary directory then serves, owned by this user alone, since what lies in it is run.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+
+def _writable(folder: Path) -> bool:
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return os.access(folder, os.W_OK | os.X_OK)
+
+
+def ensure() -> None:
+    """Set NUMBA_CACHE_DIR if numba could not cache otherwise; must run before numba is imported."""
+    if os.environ.get("NUMBA_CACHE_DIR"):
+        return
+    package = Path(__file__).resolve().parent
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
+    if _writable(package / "__pycache__") or _writable(cache / "numba"):
+        return
+    user = os.getuid() if hasattr(os, "getuid") else "user"
+    folder = Path(tempfile.gettempdir()) / f"caffe_lite-numba-{user}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if hasattr(os, "getuid") and (folder.stat().st_uid != os.getuid() or folder.stat().st_mode & 0o077):
+        folder = Path(tempfile.mkdtemp(prefix="caffe_lite-numba-"))
+    os.environ["NUMBA_CACHE_DIR"] = str(folder)

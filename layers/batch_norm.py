@@ -1,0 +1,169 @@
+"""BatchNorm: brings each channel to mean 0 and variance 1, by the batch or by running averages.
+
+Ioffe and Szegedy (2015), without scale and shift, which a Scale layer adds; behaves as Caffe's BatchNormLayer;
+may run in place. m values in each of C channels:
+    bottom[0], top[0]  (N, C, ...) or (N,), which is one channel
+    blobs[0], blobs[1] (C,)  running sums of the means and of the variances
+    blobs[2]           (1,)  by which both are divided before use (0: they count as 0)
+    y = (x - mean) / sqrt(variance + eps)
+use_global_stats (default: true in TEST, false in TRAIN) takes mean and variance from the blobs. Otherwise they are
+the batch's, the variance that of m values (not m - 1), and forward updates, with f = moving_average_fraction:
+    blobs[2] = f blobs[2] + 1,  blobs[0] = f blobs[0] + mean,  blobs[1] = f blobs[1] + variance m / (m - 1)
+The gradient goes to the bottom only, with s = sqrt(variance + eps):
+    dx = (dy - mean(dy) - y mean(y dy)) / s by the batch,  dx = dy / s by running averages
+The blobs are statistics, not parameters: setup gives each lr_mult 0 and refuses another one.
+
+Differs from Caffe: a bottom of one axis works (Caffe means to take it, then fails); a batch with no values to take
+statistics of is an error. In place x - mean is kept for backward rather than y; not in place nothing is kept.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+
+from caffe_lite.blob import Blob
+from caffe_lite.cuda import Kernels
+from caffe_lite.device import Device
+from caffe_lite.layer import Layer
+from caffe_lite.layers.bias import channel_dots, channel_sums
+from caffe_lite.registry import register_layer
+
+kernels = Kernels(__file__)
+
+
+@register_layer("BatchNorm")
+class BatchNorm(Layer):
+    exact_bottoms, exact_tops = 1, 1
+    in_place = True
+
+    def setup(self, bottom, top):
+        p = self.param.batch_norm_param
+        self.global_stats = p.use_global_stats if p.HasField("use_global_stats") else self.phase == 1
+        self.channels = self._channels(bottom[0])
+        for shape in ((self.channels,), (self.channels,), (1,)):
+            self.add_param(shape)
+        for i in range(len(self.blobs)):
+            if i == len(self.param.param):
+                self.param.param.add(lr_mult=0)
+            rate = self.param.param[i].lr_mult
+            self.check(rate == 0, f"blob {i} holds statistics, which are not learned: its lr_mult must be 0, got {rate:g}")
+        self.mean = self.xp.zeros(self.channels, self.dtype)  # forward saves both for backward
+        self.deviation = self.xp.ones(self.channels, self.dtype)
+        self.centred = Blob((), self.dtype, self.device)  # in place: x - mean
+
+    def _channels(self, blob):
+        self.check_shape(blob.shape, "needs a bottom of at least one axis, got shape ()")
+        return blob.shape[1] if len(blob.shape) > 1 else 1
+
+    def reshape(self, bottom, top):
+        channels, shape = self._channels(bottom[0]), bottom[0].shape
+        self.check_shape(
+            channels == self.channels, f"bottom has shape {shape}: {channels} channels along axis 1, not {self.channels}"
+        )
+        self.dims = shape[0], channels, bottom[0].count_of(2)
+        top[0].reshape(shape)
+        if top[0] is bottom[0] and not self.global_stats:
+            self.centred.reshape(shape)
+
+    def forward(self, bottom, top):
+        x, y = bottom[0].data.reshape(self.dims), top[0].data.reshape(self.dims)
+        if self.global_stats:
+            total = self.blobs[2].data
+            factor = (total != 0) / (total + (total == 0))  # 1 / total, or 0, without asking a GPU which
+            self.mean[...] = self.blobs[0].data * factor
+            self.deviation[...] = self._deviation(self.blobs[1].data * factor)
+            normalize(self.device, x, self.mean, self.deviation, y)
+            return
+        self.check_shape(x.size, f"the batch has no values to take statistics of: bottom has shape {bottom[0].shape}")
+        values = x.size // self.channels
+        self.mean[...] = channel_sums(x) / values
+        self.xp.subtract(x, self.mean[:, None], out=y)
+        variance = channel_dots(self.device, y, y) / values
+        self._update_averages(variance, values)
+        self.deviation[...] = self._deviation(variance)
+        if top[0] is bottom[0]:
+            self.centred.data.reshape(self.dims)[...] = y
+        y /= self.deviation[:, None]
+
+    def _deviation(self, variance):
+        return self.xp.sqrt(variance + self.param.batch_norm_param.eps)
+
+    def _update_averages(self, variance, values):
+        unbiased = values / (values - 1) if values > 1 else 1.0
+        for blob, new in zip(self.blobs, (self.mean, variance * unbiased, 1), strict=True):
+            average = blob.data
+            average *= self.param.batch_norm_param.moving_average_fraction
+            average += new
+
+    def backward(self, top, propagate_down, bottom):
+        if not propagate_down[0]:
+            return
+        dy, dx = top[0].diff.reshape(self.dims), bottom[0].diff.reshape(self.dims)
+        if self.global_stats:
+            self.xp.divide(dy, self.deviation[:, None], out=dx)
+            return
+        if top[0] is bottom[0]:
+            centred = self.centred.data.reshape(self.dims)
+        else:
+            centred = self.xp.subtract(bottom[0].data.reshape(self.dims), self.mean[:, None], out=dx)
+        normalize_backward(self.device, dy, centred, self.deviation, dx)
+
+
+# ---- (outer, channels, inner) arrays, one mean and deviation a channel; MVN uses the second too
+
+
+def normalize(device: Device, x: Any, mean: Any, deviation: Any, y: Any) -> None:
+    """y = (x - mean) / deviation."""
+    if device.is_gpu:
+        kernels("batch_norm_forward", x.size, x, mean, deviation, *x.shape[1:], y, dtype=x.dtype)
+    else:
+        rows = len(x), x.shape[1] * x.shape[2]
+        _forward(x.reshape(rows), mean, deviation, y.reshape(rows))
+
+
+def normalize_backward(device: Device, dy: Any, centred: Any, deviation: Any, dx: Any) -> None:
+    """dx for the mean and deviation of the values themselves; ``centred`` is x - mean. dx may be either input."""
+    if not dy.size:
+        return
+    values = dy.size // dy.shape[1]
+    mean_dy = channel_sums(dy) / values
+    slope = channel_dots(device, dy, centred) / (values * deviation * deviation)
+    if device.is_gpu:
+        args = dy, centred, mean_dy, slope, deviation, *dy.shape[1:], dx
+        kernels("batch_norm_backward", dy.size, *args, dtype=dy.dtype)
+    else:
+        rows = len(dy), dy.shape[1] * dy.shape[2]
+        _backward(dy.reshape(rows), centred.reshape(rows), mean_dy, slope, deviation, dx.reshape(rows))
+
+
+# Rows hold all channels of an image, so that inner == 1, after an InnerProduct, is one vectorised loop.
+
+
+@numba.njit(cache=True)
+def _forward(x, mean, deviation, y):
+    inner = x.shape[1] // mean.size
+    for n in range(x.shape[0]):
+        if inner == 1:
+            for c in range(mean.size):
+                y[n, c] = (x[n, c] - mean[c]) / deviation[c]
+        else:
+            for c in range(mean.size):
+                m, d = mean[c], deviation[c]
+                for i in range(c * inner, (c + 1) * inner):
+                    y[n, i] = (x[n, i] - m) / d
+
+
+@numba.njit(cache=True)
+def _backward(dy, centred, mean_dy, slope, deviation, dx):
+    inner = dy.shape[1] // slope.size
+    for n in range(dy.shape[0]):
+        if inner == 1:
+            for c in range(slope.size):
+                dx[n, c] = (dy[n, c] - mean_dy[c] - centred[n, c] * slope[c]) / deviation[c]
+        else:
+            for c in range(slope.size):
+                m, k, d = mean_dy[c], slope[c], deviation[c]
+                for i in range(c * inner, (c + 1) * inner):
+                    dx[n, i] = (dy[n, i] - m - centred[n, i] * k) / d

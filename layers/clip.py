@@ -1,0 +1,34 @@
+"""Clip: y = min where x < min, max where x > max, else x.
+
+Behaves as Caffe's ClipLayer; may run in place, for which it keeps a copy of x (Caffe forgets x there and
+lets every gradient through).
+    bottom[0], top[0]  any shape, the same
+The gradient is dy where min <= x <= max, both ends included, else 0.
+
+Differs from Caffe: a NaN stays a NaN (there min on the CPU, max on a GPU); min > max, and no clip_param
+at all, are errors.
+"""
+
+from __future__ import annotations
+
+from caffe_lite.neuron import InputCopy, NeuronLayer
+from caffe_lite.registry import register_layer
+
+
+@register_layer("Clip")
+class Clip(NeuronLayer):
+    def setup(self, bottom, top):
+        p = self.param.clip_param
+        self.check(self.param.HasField("clip_param"), "needs its bounds: clip_param { min: ... max: ... }")
+        self.check(p.min <= p.max, f"min must be <= max, got min {p.min:g} and max {p.max:g}")
+        self.min, self.max = self.dtype.type(p.min), self.dtype.type(p.max)
+        self.input = InputCopy(self)
+
+    def forward(self, bottom, top):
+        self.input.keep(bottom, top)
+        self.xp.clip(bottom[0].data, self.min, self.max, out=top[0].data)
+
+    def backward(self, top, propagate_down, bottom):
+        if propagate_down[0]:
+            x = self.input.of(bottom, top)
+            self.xp.multiply(top[0].diff, (self.min <= x) & (x <= self.max), out=bottom[0].diff)

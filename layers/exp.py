@@ -1,0 +1,41 @@
+"""Exp: y = base^(shift + scale x), with e for base -1 (the default).
+
+Behaves as Caffe's ExpLayer; may run in place.
+    bottom[0], top[0]  any shape, the same
+The gradient is log(base) scale y dy.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from caffe_lite.neuron import NeuronLayer
+from caffe_lite.registry import register_layer
+
+
+@register_layer("Exp")
+class Exp(NeuronLayer):
+    @np.errstate(over="ignore")  # an infinite base^shift is not remarkable, as in Caffe
+    def setup(self, bottom, top):
+        p = self.param.exp_param
+        self.check(p.base == -1 or 0 < p.base < np.inf, f"base must be > 0 and finite, or -1 for e, got {p.base:g}")
+        # In the net's own precision, as Caffe: y = outer * exp(inner * x).
+        base, scale, shift = (self.dtype.type(value) for value in (p.base, p.scale, p.shift))
+        self.inner = scale if base == -1 else np.log(base) * scale
+        self.outer = np.exp(shift) if base == -1 else base**shift
+
+    @np.errstate(over="ignore")
+    def forward(self, bottom, top):
+        x, y = bottom[0].data, top[0].data
+        if self.inner != 1:
+            x = self.xp.multiply(x, self.inner, out=y)
+        self.xp.exp(x, out=y)
+        if self.outer != 1:
+            y *= self.outer
+
+    def backward(self, top, propagate_down, bottom):
+        if propagate_down[0]:
+            dx = bottom[0].diff
+            self.xp.multiply(top[0].diff, top[0].data, out=dx)
+            if self.inner != 1:
+                dx *= self.inner

@@ -1,0 +1,52 @@
+"""Log: y = log(shift + scale x) / log(base), with e for base -1 (the default).
+
+Behaves as Caffe's LogLayer: -inf where shift + scale x is 0, NaN where it is negative; may run in place,
+for which it keeps a copy of x (Caffe forgets x there and computes a wrong gradient).
+    bottom[0], top[0]  any shape, the same
+The gradient is dy scale / (log(base) (shift + scale x)).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from caffe_lite.neuron import InputCopy, NeuronLayer
+from caffe_lite.registry import register_layer
+
+
+@register_layer("Log")
+class Log(NeuronLayer):
+    def setup(self, bottom, top):
+        p = self.param.log_param
+        known = p.base == -1 or 0 < p.base < np.inf
+        self.check(known and p.base != 1, f"base must be > 0, finite and not 1, or -1 for e, got {p.base:g}")
+        base, self.scale, self.shift = (self.dtype.type(value) for value in (p.base, p.scale, p.shift))
+        self.log_base = self.dtype.type(1) if base == -1 else np.log(base)
+        self.input = InputCopy(self)
+
+    @np.errstate(divide="ignore", invalid="ignore")
+    def forward(self, bottom, top):
+        self.input.keep(bottom, top)
+        y = top[0].data
+        self.xp.log(self._argument(bottom[0].data, y), out=y)
+        if self.log_base != 1:
+            y *= 1 / self.log_base
+
+    @np.errstate(divide="ignore", invalid="ignore")
+    def backward(self, top, propagate_down, bottom):
+        if not propagate_down[0]:
+            return
+        x, dx = self.input.of(bottom, top), bottom[0].diff
+        spare = self.device.workspace("neuron", x.shape, self.dtype)  # in place dx holds dy, which is still needed
+        self.xp.divide(top[0].diff, self._argument(x, spare), out=dx)
+        factor = self.scale / self.log_base
+        if factor != 1:
+            dx *= factor
+
+    def _argument(self, x, spare):
+        """shift + scale x: x itself, or in ``spare``."""
+        if self.scale != 1:
+            x = self.xp.multiply(x, self.scale, out=spare)
+        if self.shift != 0:
+            x = self.xp.add(x, self.shift, out=spare)
+        return x

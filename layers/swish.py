@@ -1,0 +1,58 @@
+"""Swish: y = x s, with s = 1 / (1 + e^(-beta x)).
+
+Ramachandran, Zoph and Le, Searching for activation functions (2017); behaves as Caffe's SwishLayer; may run
+in place, for which it keeps a copy of x (Caffe always keeps s).
+    bottom[0], top[0]  any shape, the same
+The gradient is (beta y + s (1 - beta y)) dy.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+from caffe_lite.cuda import Kernels
+from caffe_lite.neuron import InputCopy, NeuronLayer, exp
+from caffe_lite.registry import register_layer
+
+kernels = Kernels(__file__)
+ONE = np.float32(1)
+
+
+@register_layer("Swish")
+class Swish(NeuronLayer):
+    def setup(self, bottom, top):
+        self.beta = self.dtype.type(self.param.swish_param.beta)
+        self.input = InputCopy(self)
+
+    def forward_cpu(self, bottom, top):
+        self.input.keep(bottom, top)
+        _forward(bottom[0].data.reshape(-1), self.beta, top[0].data.reshape(-1))
+
+    def forward_gpu(self, bottom, top):
+        self.input.keep(bottom, top)
+        kernels("swish_forward", top[0].count, bottom[0].data, self.beta, top[0].data, dtype=self.dtype)
+
+    def backward_cpu(self, top, propagate_down, bottom):
+        if propagate_down[0]:
+            x, dy, dx = self.input.of(bottom, top), top[0].diff, bottom[0].diff
+            _backward(x.reshape(-1), dy.reshape(-1), self.beta, dx.reshape(-1))
+
+    def backward_gpu(self, top, propagate_down, bottom):
+        if propagate_down[0]:
+            x, dy, dx = self.input.of(bottom, top), top[0].diff, bottom[0].diff
+            kernels("swish_backward", bottom[0].count, x, dy, self.beta, dx, dtype=self.dtype)
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _forward(x, beta, y):
+    for i in range(x.size):
+        y[i] = x[i] / (ONE + exp(-(beta * x[i])))
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _backward(x, dy, beta, dx):
+    for i in range(x.size):
+        scaled = beta * x[i]
+        s = ONE / (ONE + exp(-scaled))
+        dx[i] = dy[i] * (scaled * s + s * (ONE - scaled * s))
