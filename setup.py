@@ -56,7 +56,9 @@ setup(
         "test": ["pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.90"],
         "dev": ["ruff>=0.6", "mypy>=1.11", "types-PyYAML", "types-protobuf", "types-tqdm", "build>=1.2"],
     },
-    entry_points={"console_scripts": ["fast-rcnn = caffe_lite.fast_rcnn.cli:main"]},
+    entry_points={
+        "console_scripts": ["caffe-lite = caffe_lite.cli:main", "fast-rcnn = caffe_lite.fast_rcnn.cli:main"],
+    },
     classifiers=[
         "License :: OSI Approved :: BSD License",
         "Programming Language :: Python :: 3",

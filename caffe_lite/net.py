@@ -278,7 +278,7 @@ class Net:
             bottoms = list(zip(node.bottom_names, node.bottoms, strict=True))
             yield node.layer, bottoms, list(zip(node.top_names, node.tops, strict=True))
 
-    def _layer_index(self, name: str) -> int:
+    def layer_index(self, name: str) -> int:
         if name not in self.layer_dict:
             raise NetError(f"net {self.name!r} has no layer {name!r}{did_you_mean(name, self.layer_dict)}")
         return self._layer_names.index(name)
@@ -296,8 +296,8 @@ class Net:
             ``{name: array}`` of the net's outputs (of ``end``'s tops if it is given): views, which
             the next forward overwrites.
         """
-        first = self._layer_index(start) if start is not None else 0
-        last = self._layer_index(end) if end is not None else len(self._nodes) - 1
+        first = self.layer_index(start) if start is not None else 0
+        last = self.layer_index(end) if end is not None else len(self._nodes) - 1
         names = set(self.top_names[end] if end is not None else self.outputs) | set(blobs or ())
         self._check_names(names)
         self._fill(kwargs, self.inputs, "input", "data")
@@ -316,8 +316,8 @@ class Net:
         Returns:
             ``{name: diff}`` of the net's inputs (of ``end``'s bottoms if it is given).
         """
-        first = self._layer_index(start) if start is not None else len(self._nodes) - 1
-        last = self._layer_index(end) if end is not None else 0
+        first = self.layer_index(start) if start is not None else len(self._nodes) - 1
+        last = self.layer_index(end) if end is not None else 0
         names = set(self.bottom_names[end] if end is not None else self.inputs) | set(diffs or ())
         self._check_names(names)
         self._fill(kwargs, self.outputs, "output", "diff")

@@ -1,15 +1,16 @@
 """What layers that apply one function to every element have in common.
 
-``NeuronLayer`` is their base class, ``InputCopy`` lets those whose gradient needs x run in place, and
-``exp`` and ``log1p`` are for their numba kernels: plain arithmetic in float32, which LLVM turns into
-vector instructions, where ``math.exp`` would be a call for each element (10 to 15 times slower). A
-kernel that divides needs ``error_model="numpy"``, or the check for a zero divisor undoes the gain.
+``NeuronLayer`` is their base class; ``InputCopy`` lets those whose gradient needs x run in place;
+``pieces`` is for expressions of several steps. ``exp`` and ``log1p`` are for numba kernels: plain
+arithmetic in float32, which LLVM turns into vector instructions, where ``math.exp`` would be a call for
+each element (10 to 15 times slower). A kernel that divides needs ``error_model="numpy"``, or the
+check for a zero divisor undoes the gain.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numba
@@ -17,11 +18,15 @@ import numpy as np
 from numba.extending import overload
 
 from caffe_lite.blob import Blob
+from caffe_lite.device import Device
 from caffe_lite.layer import Layer
 
 
 class NeuronLayer(Layer):
-    """One bottom, one top of the same shape, which may be the bottom itself."""
+    """One bottom, one top of the same shape, which may be the bottom itself.
+
+    On the CPU these layers use one thread: most wait for memory, which one thread nearly saturates.
+    """
 
     exact_bottoms, exact_tops = 1, 1
     in_place = True
@@ -47,6 +52,29 @@ class InputCopy:
         return self._copy.data if top[0] is bottom[0] else bottom[0].data
 
 
+PIECE = 1 << 17  # bytes: a few of them fit the second-level cache of a CPU core
+
+
+def pieces(device: Device, *arrays: Any) -> Iterator[tuple[Any, ...]]:
+    """Flat views of equally large arrays, all cut at the same places.
+
+    On the CPU they are so short that whatever an expression leaves between its steps stays in the
+    cache, and needs no memory of the size of a blob; on a GPU there is one piece.
+    """
+    flat = [array.reshape(-1) for array in arrays]
+    count = flat[0].size
+    step = max(count, 1) if device.is_gpu else PIECE // flat[0].itemsize
+    for start in range(0, count, step):
+        yield tuple(array[start : start + step] for array in flat)
+
+
+def affine(x: Any, scale: Any, shift: Any) -> Any:
+    """scale x + shift, a new array; ``x`` itself where that changes nothing."""
+    if scale != 1:
+        x = x * scale
+    return x if shift == 0 else x + shift
+
+
 # ---- for numba kernels. A float32 constant keeps float32 arithmetic float32, and is exact in float64.
 
 
@@ -68,24 +96,24 @@ LOG_2_HIGH, LOG_2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)
 ROUNDER = np.float32(1.5 * 2**23)
 ROUNDER_BITS = np.int32(ROUNDER.view(np.int32))
 ONE, TWO = np.float32(1), np.float32(2)
-EXP_2, EXP_3, EXP_4, EXP_5, EXP_6, EXP_7 = (  # e^r = 1 + r + r^2 (EXP_2 + EXP_3 r + ...), |r| <= log(2) / 2
-    np.float32(c) for c in (5.0000001201e-1, 1.6666665459e-1, 4.1665795894e-2, 8.3334519073e-3, 1.3981999507e-3, 1.9875691500e-4)
-)  # the polynomial of expf in Moshier's Cephes library
+# e^r = 1 + r + r^2 (EXP_2 + EXP_3 r + ...) for |r| <= log(2) / 2: expf of Moshier's Cephes library.
+EXP_2, EXP_3, EXP_4 = np.float32(5.0000001201e-1), np.float32(1.6666665459e-1), np.float32(4.1665795894e-2)
+EXP_5, EXP_6, EXP_7 = np.float32(8.3334519073e-3), np.float32(1.3981999507e-3), np.float32(1.9875691500e-4)
 ODD = tuple(np.float32(1 / k) for k in range(17, 0, -2))
 
 
 @overload(exp)
-def _exp(x: Any) -> Any:
+def _exp(x):
     if x != numba.float32:
         return lambda x: math.exp(x)
 
     def exp32(x):
-        # e^x = 2^n e^r with n = round(x / log 2). 2^n in two factors, as it may itself be too large or small.
+        # e^x = 2^n e^r with n = round(x / log 2); 2^n in two factors, as it may itself be too large or small.
         clipped = x if x > LOWEST else LOWEST
         clipped = clipped if clipped < HIGHEST else HIGHEST
-        rounded = np.float32(clipped * LOG2_E + ROUNDER)
+        rounded = clipped * LOG2_E + ROUNDER
         n = rounded - ROUNDER
-        power = rounded.view(np.int32) - ROUNDER_BITS
+        power = np.float32(rounded).view(np.int32) - ROUNDER_BITS
         r = (clipped - n * LOG_2_HIGH) - n * LOG_2_LOW
         p = ((((EXP_7 * r + EXP_6) * r + EXP_5) * r + EXP_4) * r + EXP_3) * r + EXP_2
         half = power >> np.int32(1)
@@ -98,7 +126,7 @@ def _exp(x: Any) -> Any:
 
 
 @overload(log1p)
-def _log1p(x: Any) -> Any:
+def _log1p(x):
     if x != numba.float32:
         return lambda x: math.log1p(x)
 

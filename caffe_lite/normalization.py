@@ -25,5 +25,5 @@ def normalizer(xp: Any, loss_param: Any, mode: int, outer: int, inner: int, vali
     FULL: all positions; VALID: those that count; BATCH_SIZE: ``outer``; NONE: 1. ``valid`` may be a device array.
     """
     p = loss_param
-    fixed = {p.FULL: outer * inner, p.BATCH_SIZE: outer, p.NONE: 1}.get(mode)
-    return xp.maximum(valid, 1) if fixed is None else max(fixed, 1)
+    value = {p.FULL: outer * inner, p.VALID: valid, p.BATCH_SIZE: outer, p.NONE: 1}[mode]
+    return max(value, 1) if isinstance(value, int) else xp.maximum(value, 1)

@@ -328,8 +328,10 @@ def _convolve(x, c0, channels, u, bias, y, k0, kernels, pad, tiles, plan, scratc
     panels = (kernels + ROWS - 1) // ROWS
     part = (panels + parts - 1) // parts
     width = (step * LANES + PANEL - 1) // PANEL
-    threads = scratch.shape[0]
+    v_frequency, m_row = width * (channels * PANEL + LANES), width * PANEL
+    m_frequency = k_block * ROWS * m_row
     row_step = (4 * min(tiles[1], step * LANES) + 2 + 6 * LANES) // LANES * LANES
+    threads = scratch.shape[0]
     for thread in prange(threads):
         v, m = scratch[thread, :v_size], scratch[thread, v_size:]
         buf = np.zeros(6 * row_step, x.dtype)
@@ -337,21 +339,18 @@ def _convolve(x, c0, channels, u, bias, y, k0, kernels, pad, tiles, plan, scratc
         for task in range(tasks * parts * thread // threads, tasks * parts * (thread + 1) // threads):
             first = task // parts * step * LANES
             last = min(first + step * LANES, total)
-            v_frequency, m_row = width * (channels * PANEL + LANES), width * PANEL
             _transform_input(xf, c_all, c0, channels, x_size, pad, tiles, first, last, buf, row_step, v, v_frequency)
             groups = (last - first + LANES - 1) // LANES
             stop = min(task % parts * part + part, panels)
             for start in range(task % parts * part, stop, k_block):
-                end = min(start + k_block, stop)
-                m_frequency = k_block * ROWS * m_row
+                count = min(k_block, stop - start)
                 for f in range(FREQUENCIES):
-                    _multiply(
-                        u, f * panels + start, end - start, channels, v, f * v_frequency, groups, m, f * m_frequency, m_row
-                    )
-                count = min(end * ROWS, kernels) - start * ROWS
-                channel = k0 + start * ROWS
+                    u_panel = f * panels + start
+                    _multiply(u, u_panel, count, channels, v, f * v_frequency, groups, m, f * m_frequency, m_row)
+                k = start * ROWS
+                count = min(count * ROWS, kernels - k)
                 _transform_output(
-                    m, m_frequency, m_row, yf, k_all, channel, count, y_size, bias, clip, tiles, first, last, half, out
+                    m, m_frequency, m_row, yf, k_all, k0 + k, count, y_size, bias, clip, tiles, first, last, half, out
                 )
 
 

@@ -48,7 +48,7 @@ class BatchNorm(Layer):
             if i == len(self.param.param):
                 self.param.param.add(lr_mult=0)
             rate = self.param.param[i].lr_mult
-            self.check(rate == 0, f"blob {i} holds statistics, which are not learned: its lr_mult must be 0, got {rate:g}")
+            self.check(rate == 0, f"blob {i} holds statistics, not parameters: its lr_mult must be 0, got {rate:g}")
         self.mean = self.xp.zeros(self.channels, self.dtype)  # forward saves both for backward
         self.deviation = self.xp.ones(self.channels, self.dtype)
         self.centred = Blob((), self.dtype, self.device)  # in place: x - mean
@@ -60,7 +60,7 @@ class BatchNorm(Layer):
     def reshape(self, bottom, top):
         channels, shape = self._channels(bottom[0]), bottom[0].shape
         self.check_shape(
-            channels == self.channels, f"bottom has shape {shape}: {channels} channels along axis 1, not {self.channels}"
+            channels == self.channels, f"bottom has {channels} channels (axis 1), not {self.channels}: shape {shape}"
         )
         self.dims = shape[0], channels, bottom[0].count_of(2)
         top[0].reshape(shape)

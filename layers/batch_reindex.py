@@ -85,6 +85,8 @@ def add_rows(layer: Layer, dy: Any, index: Any, dx: Any) -> None:
     if not layer.device.is_gpu:
         _add_rows(dy, read_numbers(layer, index, count, "index of row"), dx)
         return
+    if index.size == 0:
+        return
     # Each element of dx gathers: the rows that go to it stand side by side once they are sorted by index.
     numbers = xp.where((index > -1) & (index < count), index, count).astype("int32")
     order = xp.argsort(numbers, kind="stable")

@@ -11,7 +11,7 @@ at all, are errors.
 
 from __future__ import annotations
 
-from caffe_lite.neuron import InputCopy, NeuronLayer
+from caffe_lite.neuron import InputCopy, NeuronLayer, pieces
 from caffe_lite.registry import register_layer
 
 
@@ -30,5 +30,5 @@ class Clip(NeuronLayer):
 
     def backward(self, top, propagate_down, bottom):
         if propagate_down[0]:
-            x = self.input.of(bottom, top)
-            self.xp.multiply(top[0].diff, (self.min <= x) & (x <= self.max), out=bottom[0].diff)
+            for x, dy, dx in pieces(self.device, self.input.of(bottom, top), top[0].diff, bottom[0].diff):
+                self.xp.multiply(dy, (self.min <= x) & (x <= self.max), out=dx)

@@ -28,8 +28,8 @@ class Eltwise(Layer):
 
     def setup(self, bottom, top):
         p = self.param.eltwise_param
-        given = list(p.coeff)
-        self.check(len(given) in (0, len(bottom)), f"needs one coeff for each of {len(bottom)} bottoms, got {len(given)}")
+        given, wanted = list(p.coeff), len(bottom)
+        self.check(len(given) in (0, wanted), f"needs {wanted} coeff (or none), one a bottom; got {len(given)}")
         self.check(not (given and p.operation == p.PROD), "coeff is for operation SUM, not PROD")
         self.coeffs = given or [1.0] * len(bottom)
         # MAX: forward saves for backward which bottom it was

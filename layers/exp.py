@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from caffe_lite.neuron import NeuronLayer
+from caffe_lite.neuron import NeuronLayer, pieces
 from caffe_lite.registry import register_layer
 
 
@@ -24,18 +24,18 @@ class Exp(NeuronLayer):
         self.inner = scale if base == -1 else np.log(base) * scale
         self.outer = np.exp(shift) if base == -1 else base**shift
 
-    @np.errstate(over="ignore")
+    @np.errstate(over="ignore", invalid="ignore")
     def forward(self, bottom, top):
-        x, y = bottom[0].data, top[0].data
-        if self.inner != 1:
-            x = self.xp.multiply(x, self.inner, out=y)
-        self.xp.exp(x, out=y)
-        if self.outer != 1:
-            y *= self.outer
+        for x, y in pieces(self.device, bottom[0].data, top[0].data):
+            if self.inner != 1:
+                x = self.xp.multiply(x, self.inner, out=y)
+            self.xp.exp(x, out=y)
+            if self.outer != 1:
+                y *= self.outer
 
     def backward(self, top, propagate_down, bottom):
         if propagate_down[0]:
-            dx = bottom[0].diff
-            self.xp.multiply(top[0].diff, top[0].data, out=dx)
-            if self.inner != 1:
-                dx *= self.inner
+            for y, dy, dx in pieces(self.device, top[0].data, top[0].diff, bottom[0].diff):
+                self.xp.multiply(dy, y, out=dx)
+                if self.inner != 1:
+                    dx *= self.inner

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from caffe_lite.neuron import InputCopy, NeuronLayer
+from caffe_lite.neuron import InputCopy, NeuronLayer, affine, pieces
 from caffe_lite.registry import register_layer
 
 
@@ -27,26 +27,16 @@ class Log(NeuronLayer):
     @np.errstate(divide="ignore", invalid="ignore")
     def forward(self, bottom, top):
         self.input.keep(bottom, top)
-        y = top[0].data
-        self.xp.log(self._argument(bottom[0].data, y), out=y)
-        if self.log_base != 1:
-            y *= 1 / self.log_base
+        for x, y in pieces(self.device, bottom[0].data, top[0].data):
+            self.xp.log(affine(x, self.scale, self.shift), out=y)
+            if self.log_base != 1:
+                y *= 1 / self.log_base
 
     @np.errstate(divide="ignore", invalid="ignore")
     def backward(self, top, propagate_down, bottom):
-        if not propagate_down[0]:
-            return
-        x, dx = self.input.of(bottom, top), bottom[0].diff
-        spare = self.device.workspace("neuron", x.shape, self.dtype)  # in place dx holds dy, which is still needed
-        self.xp.divide(top[0].diff, self._argument(x, spare), out=dx)
-        factor = self.scale / self.log_base
-        if factor != 1:
-            dx *= factor
-
-    def _argument(self, x, spare):
-        """shift + scale x: x itself, or in ``spare``."""
-        if self.scale != 1:
-            x = self.xp.multiply(x, self.scale, out=spare)
-        if self.shift != 0:
-            x = self.xp.add(x, self.shift, out=spare)
-        return x
+        if propagate_down[0]:
+            factor = self.scale / self.log_base
+            for x, dy, dx in pieces(self.device, self.input.of(bottom, top), top[0].diff, bottom[0].diff):
+                self.xp.divide(dy, affine(x, self.scale, self.shift), out=dx)
+                if factor != 1:
+                    dx *= factor

@@ -33,8 +33,8 @@ class MemoryData(Layer):
         sizes = p.batch_size, p.channels, p.height, p.width
         self.check(all(sizes), f"batch_size, channels, height and width must be > 0, got {', '.join(map(str, sizes))}")
         self.batch_size, self.item = p.batch_size, (p.channels, p.height, p.width)
-        self.data: np.ndarray | None = None
-        self.labels: np.ndarray | None = None
+        self.data = None
+        self.labels = None
         self.position = 0
         top[0].reshape(self.batch_size, *self.item)
         top[1].reshape(self.batch_size)

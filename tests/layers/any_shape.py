@@ -1,4 +1,4 @@
-"""Bottoms whose shapes hypothesis draws, for a LayerCase: forward against ``expected``, and the gradient.
+"""Bottoms whose shapes hypothesis draws, for a LayerCase: forward against ``expected``, and the gradient::
 
     class TestReLU(LayerCase):
         ...

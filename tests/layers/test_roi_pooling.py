@@ -127,6 +127,20 @@ def test_bins_are_float32(device, width, dtype):
     assert float(bottoms[0].diff.sum()) == 6
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_corners_are_float32(device, dtype):
+    """5 * f32(0.7) is 3.5 in float32, which rounds to 4, and 3.49999994 in float64."""
+    case = LayerCase()
+    case.layer = 'type: "ROIPooling" roi_pooling_param { pooled_h: 1 pooled_w: 1 spatial_scale: 0.7 }'
+    data = np.arange(10.0).reshape(1, 1, 1, 10)
+    layer, bottoms, tops = case.build(device, [data, np.array([[0, 5, 0, 5, 0]])], dtype=dtype)
+    layer.forward(bottoms, tops)
+    assert float(tops[0].data.sum()) == 4
+    tops[0].diff[...] = 1
+    layer.backward(tops, [True, False], bottoms)
+    np.testing.assert_array_equal(device.to_host(bottoms[0].diff).ravel(), data.ravel() == 4)
+
+
 def test_nan_is_never_a_maximum(device):
     case = LayerCase()
     case.layer = 'type: "ROIPooling" roi_pooling_param { pooled_h: 1 pooled_w: 2 spatial_scale: 1 }'
