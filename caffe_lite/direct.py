@@ -59,9 +59,21 @@ def turn_weights(w: np.ndarray) -> np.ndarray:
 
 
 def convolve(
-    x: np.ndarray, c0: int, channels: int, packed: np.ndarray, bias: np.ndarray | None, y: np.ndarray, k0: int, kernels: int,
-    kernel: Pair, stride: Pair, pad: Pair, dilation: Pair, device: Device, clip: bool = False,
-) -> None:  # fmt: skip
+    x: np.ndarray,
+    c0: int,
+    channels: int,
+    packed: np.ndarray,
+    bias: np.ndarray | None,
+    y: np.ndarray,
+    k0: int,
+    kernels: int,
+    kernel: Pair,
+    stride: Pair,
+    pad: Pair,
+    dilation: Pair,
+    device: Device,
+    clip: bool = False,
+) -> None:
     """Write channels [k0, k0 + kernels) of y (see the module); ``packed`` from ``pack_weights``.
 
     ``pad`` is (rows, columns), negative to crop; bias (K_all,) or None; ``clip`` applies a ReLU.

@@ -77,9 +77,16 @@ def col2im(col: np.ndarray, first: int, geometry: Geometry, x: np.ndarray, c0: i
 
 
 def forward(
-    x: np.ndarray, c0: int, w: np.ndarray, bias: np.ndarray | None, y: np.ndarray, k0: int, geometry: Geometry,
-    device: Device, clip: bool = False,
-) -> None:  # fmt: skip
+    x: np.ndarray,
+    c0: int,
+    w: np.ndarray,
+    bias: np.ndarray | None,
+    y: np.ndarray,
+    k0: int,
+    geometry: Geometry,
+    device: Device,
+    clip: bool = False,
+) -> None:
     """Write channels [k0, k0 + K) of y; bias (K_all,) or None; ``clip`` applies a ReLU."""
     if bias is None:
         bias = np.zeros(y.shape[1], y.dtype)
@@ -89,7 +96,9 @@ def forward(
         _spread(pixels, y.reshape(*y.shape[:2], -1), k0, first, bias, clip)
 
 
-def data_gradient(dy: np.ndarray, k0: int, w: np.ndarray, dx: np.ndarray, c0: int, geometry: Geometry, device: Device) -> None:
+def data_gradient(
+    dy: np.ndarray, k0: int, w: np.ndarray, dx: np.ndarray, c0: int, geometry: Geometry, device: Device
+) -> None:
     """Overwrite channels [c0, c0 + C) of dx with w^T dy, folded by ``col2im``."""
     dx[:, c0 : c0 + w.shape[1] // geometry.taps] = 0
     dy = dy.reshape(*dy.shape[:2], -1)
@@ -99,7 +108,9 @@ def data_gradient(dy: np.ndarray, k0: int, w: np.ndarray, dx: np.ndarray, c0: in
         col2im(columns, first, geometry, dx, c0)
 
 
-def weight_gradient(x: np.ndarray, c0: int, dy: np.ndarray, k0: int, dw: np.ndarray, geometry: Geometry, device: Device) -> None:
+def weight_gradient(
+    x: np.ndarray, c0: int, dy: np.ndarray, k0: int, dw: np.ndarray, geometry: Geometry, device: Device
+) -> None:
     """Add dy col^T to dw (K, C * taps)."""
     dy = dy.reshape(*dy.shape[:2], -1)
     part = device.workspace("im2col_weights", dw.shape, dw.dtype)

@@ -17,7 +17,7 @@ from __future__ import annotations
 import operator
 from typing import Any
 
-import llvmlite.binding
+import llvmlite.binding  # type: ignore[import-untyped]
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic, lower_builtin, models, register_model, type_callable
@@ -89,7 +89,8 @@ def _int(value: int) -> ir.Constant:
 def _shuffle(builder: Any, a: Any, b: Any, picks: list[int]) -> Any:
     """The numbers of ``a`` followed by ``b`` at the positions ``picks``."""
     i32 = ir.IntType(32)
-    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(i32, len(picks)), [ir.Constant(i32, p) for p in picks]))
+    mask = ir.Constant(ir.VectorType(i32, len(picks)), [ir.Constant(i32, p) for p in picks])
+    return builder.shuffle_vector(a, b, mask)
 
 
 @intrinsic
@@ -194,9 +195,7 @@ def transpose_tile(typing: Any, source: Any, first: Any, step: Any, target: Any,
         low = [p for i in range(half) for p in (i, LANES + i)]
         high = [p + half for p in low]
         for _ in range(LANES.bit_length() - 1):  # each round interleaves row i with row i + half
-            rows = [
-                _shuffle(builder, rows[i], rows[i + half], picks) for i in range(half) for picks in (low, high)
-            ]
+            rows = [_shuffle(builder, rows[i], rows[i + half], picks) for i in range(half) for picks in (low, high)]
         for j, row in enumerate(rows):
             _store(builder, kind, row, builder.gep(to, [builder.mul(args[5], _int(j))]))
         return context.get_dummy_value()
@@ -258,9 +257,7 @@ def relu(typing: Any, value: Any) -> Any:
 
 def _make_gemm_tile(rows: int, width: int) -> Any:
     @intrinsic
-    def gemm_tile(
-        typing: Any, a: Any, a0: Any, a_step: Any, b: Any, b0: Any, b_step: Any, c: Any, c0: Any, c_step: Any, n: Any, add: Any
-    ) -> Any:
+    def gemm_tile(typing, a, a0, a_step, b, b0, b_step, c, c0, c_step, n, add):
         """c[c0 + i * c_step + j] (+)= sum over k < n of a[a0 + k * a_step + i] * b[b0 + k * b_step + j]
 
         for ``rows`` rows i and ``width * LANES`` columns j; the sum runs over k in order. ``n >= 1``;

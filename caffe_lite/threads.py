@@ -97,7 +97,7 @@ def _limit_numba(count: int) -> None:
         return
     import numba
 
-    count = min(count, numba.config.NUMBA_NUM_THREADS)
+    count = min(count, numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
     if numba.get_num_threads() != count:
         numba.set_num_threads(count)
 

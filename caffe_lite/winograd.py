@@ -69,9 +69,18 @@ def transform_weights(w: np.ndarray, k0: int, kernels: int, device: Device, turn
 
 
 def convolve(
-    x: np.ndarray, c0: int, channels: int, u: np.ndarray, bias: np.ndarray | None, y: np.ndarray, k0: int, kernels: int,
-    pad: tuple[int, int], device: Device, clip: bool = False,
-) -> None:  # fmt: skip
+    x: np.ndarray,
+    c0: int,
+    channels: int,
+    u: np.ndarray,
+    bias: np.ndarray | None,
+    y: np.ndarray,
+    k0: int,
+    kernels: int,
+    pad: tuple[int, int],
+    device: Device,
+    clip: bool = False,
+) -> None:
     """Write channels [k0, k0 + kernels) of y (see the module); ``u`` from ``transform_weights``.
 
     ``pad`` is (rows, columns), negative to crop; bias (K_all,) or None; ``clip`` applies a ReLU.
@@ -91,7 +100,9 @@ def convolve(
     scratch = _scratch(device, "winograd_tiles", threads * each, x.dtype).reshape(threads, each)
     if bias is None:
         bias = np.zeros(y.shape[1], y.dtype)
-    _convolve(x, c0, channels, u, bias, y, k0, kernels, pad, tiles, (tasks, step, parts, k_block), scratch, v_size, clip)
+    _convolve(
+        x, c0, channels, u, bias, y, k0, kernels, pad, tiles, (tasks, step, parts, k_block), scratch, v_size, clip
+    )
 
 
 def data_gradient(

@@ -178,7 +178,8 @@ def _gradients(dy, k_all, k0, kernels, group, size, tiles, first, start, stop, s
             to = _kernel_at(0, group * LANES, kernels, stretch) + (tile + t - first) * KERNEL_PANEL
             for r in range(6):
                 y = (r * row_step + 4 * t) * LANES
-                y0, y1, y2, y3 = load(pixels, y), load(pixels, y + LANES), load(pixels, y + 2 * LANES), load(pixels, y + 3 * LANES)
+                y0, y1 = load(pixels, y), load(pixels, y + LANES)
+                y2, y3 = load(pixels, y + 2 * LANES), load(pixels, y + 3 * LANES)
                 _gradient_1d(y0, y1, y2, y3, m, to + 6 * r * step, step)
         tile += run
 

@@ -80,8 +80,11 @@ def _largest(x, index, value):
     k = index.shape[1]
     for o in range(outer):
         for i in range(inner):
+            limit = x[o, 0, i]  # the smallest of those found, once there are k
             for j in range(dim):
                 v = x[o, j, i]
+                if j >= k and v < limit:
+                    continue
                 place = min(j, k)  # from the end of those found so far, v moves up past all that are not larger
                 while place > 0 and (v >= value[o, place - 1, i] or v != v):
                     place -= 1
@@ -89,3 +92,5 @@ def _largest(x, index, value):
                         value[o, place + 1, i], index[o, place + 1, i] = value[o, place, i], index[o, place, i]
                 if place < k:
                     value[o, place, i], index[o, place, i] = v, j
+                if j >= k - 1:
+                    limit = value[o, k - 1, i]

@@ -9,12 +9,12 @@ extern "C" __global__ void batch_norm_forward(
   }
 }
 
-// dx may be dy or centred: each thread reads what it overwrites.
+// dx may be dy: each thread reads what it overwrites.
 extern "C" __global__ void batch_norm_backward(
-    const int n, const Dtype* dy, const Dtype* centred, const Dtype* mean_dy, const Dtype* slope,
-    const Dtype* deviation, const int channels, const int inner, Dtype* dx) {
+    const int n, const Dtype* dy, const Dtype* x, const Dtype* mean, const Dtype* mean_dy, const Dtype* slope,
+    const Dtype* inverse, const int channels, const int inner, Dtype* dx) {
   CUDA_KERNEL_LOOP(i, n) {
     const int c = i / inner % channels;
-    dx[i] = (dy[i] - mean_dy[c] - centred[i] * slope[c]) / deviation[c];
+    dx[i] = (dy[i] - mean_dy[c] - (x[i] - mean[c]) * slope[c]) * inverse[c];
   }
 }

@@ -14,7 +14,7 @@ The gradient goes to the bottom only, with s = sqrt(variance + eps):
 The blobs are statistics, not parameters: setup gives each lr_mult 0 and refuses another one.
 
 Differs from Caffe: a bottom of one axis works (Caffe means to take it, then fails); a batch with no values to take
-statistics of is an error. In place x - mean is kept for backward rather than y; not in place nothing is kept.
+statistics of is an error. In place x is kept for backward rather than y; not in place nothing is kept.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from __future__ import annotations
 from typing import Any
 
 import numba
+import numpy as np
 
 from caffe_lite.blob import Blob
 from caffe_lite.cuda import Kernels
@@ -29,6 +30,7 @@ from caffe_lite.device import Device
 from caffe_lite.layer import Layer
 from caffe_lite.layers.bias import channel_dots, channel_sums
 from caffe_lite.registry import register_layer
+from caffe_lite.simd import LANES, load, store, zeros
 
 kernels = Kernels(__file__)
 
@@ -51,7 +53,7 @@ class BatchNorm(Layer):
             self.check(rate == 0, f"blob {i} holds statistics, not parameters: its lr_mult must be 0, got {rate:g}")
         self.mean = self.xp.zeros(self.channels, self.dtype)  # forward saves both for backward
         self.deviation = self.xp.ones(self.channels, self.dtype)
-        self.centred = Blob((), self.dtype, self.device)  # in place: x - mean
+        self.x_before = Blob((), self.dtype, self.device)  # in place: what forward overwrote
 
     def _channels(self, blob):
         self.check_shape(blob.shape, "needs a bottom of at least one axis, got shape ()")
@@ -65,7 +67,7 @@ class BatchNorm(Layer):
         self.dims = shape[0], channels, bottom[0].count_of(2)
         top[0].reshape(shape)
         if top[0] is bottom[0] and not self.global_stats:
-            self.centred.reshape(shape)
+            self.x_before.reshape(shape)
 
     def forward(self, bottom, top):
         x, y = bottom[0].data.reshape(self.dims), top[0].data.reshape(self.dims)
@@ -77,14 +79,14 @@ class BatchNorm(Layer):
             normalize(self.device, x, self.mean, self.deviation, y)
             return
         self.check_shape(x.size, f"the batch has no values to take statistics of: bottom has shape {bottom[0].shape}")
+        if top[0] is bottom[0]:
+            self.x_before.data.reshape(self.dims)[...] = x
         values = x.size // self.channels
         self.mean[...] = channel_sums(x) / values
         self.xp.subtract(x, self.mean[:, None], out=y)
         variance = channel_dots(self.device, y, y) / values
         self._update_averages(variance, values)
         self.deviation[...] = self._deviation(variance)
-        if top[0] is bottom[0]:
-            self.centred.data.reshape(self.dims)[...] = y
         y /= self.deviation[:, None]
 
     def _deviation(self, variance):
@@ -103,12 +105,9 @@ class BatchNorm(Layer):
         dy, dx = top[0].diff.reshape(self.dims), bottom[0].diff.reshape(self.dims)
         if self.global_stats:
             self.xp.divide(dy, self.deviation[:, None], out=dx)
-            return
-        if top[0] is bottom[0]:
-            centred = self.centred.data.reshape(self.dims)
         else:
-            centred = self.xp.subtract(bottom[0].data.reshape(self.dims), self.mean[:, None], out=dx)
-        normalize_backward(self.device, dy, centred, self.deviation, dx)
+            x = self.x_before if top[0] is bottom[0] else bottom[0]
+            normalize_backward(self.device, dy, x.data.reshape(self.dims), self.mean, self.deviation, dx)
 
 
 # ---- (outer, channels, inner) arrays, one mean and deviation a channel; MVN uses the second too
@@ -123,22 +122,30 @@ def normalize(device: Device, x: Any, mean: Any, deviation: Any, y: Any) -> None
         _forward(x.reshape(rows), mean, deviation, y.reshape(rows))
 
 
-def normalize_backward(device: Device, dy: Any, centred: Any, deviation: Any, dx: Any) -> None:
-    """dx for the mean and deviation of the values themselves; ``centred`` is x - mean. dx may be either input."""
+def normalize_backward(device: Device, dy: Any, x: Any, mean: Any, deviation: Any, dx: Any) -> None:
+    """dx for y = (x - mean) / deviation, mean and deviation being those of x itself. dx may be dy."""
     if not dy.size:
         return
-    values = dy.size // dy.shape[1]
-    mean_dy = channel_sums(dy) / values
-    slope = channel_dots(device, dy, centred) / (values * deviation * deviation)
+    xp, values = device.xp, dy.size // dy.shape[1]
     if device.is_gpu:
-        args = dy, centred, mean_dy, slope, deviation, *dy.shape[1:], dx
-        kernels("batch_norm_backward", dy.size, *args, dtype=dy.dtype)
+        product = xp.subtract(x, mean[:, None], out=device.workspace("batch_norm", x.shape, x.dtype))
+        product *= dy
+        total, dot = channel_sums(dy), channel_sums(product)
     else:
         rows = len(dy), dy.shape[1] * dy.shape[2]
-        _backward(dy.reshape(rows), centred.reshape(rows), mean_dy, slope, deviation, dx.reshape(rows))
+        total, dot = np.empty_like(mean), np.empty_like(mean)
+        _sums(dy.reshape(rows), x.reshape(rows), mean, total, dot)
+    mean_dy, inverse = total / values, 1 / deviation
+    slope = dot * inverse * inverse / values
+    if device.is_gpu:
+        args = dy, x, mean, mean_dy, slope, inverse, *dy.shape[1:], dx
+        kernels("batch_norm_backward", dy.size, *args, dtype=dy.dtype)
+    else:
+        _backward(dy.reshape(rows), x.reshape(rows), mean, mean_dy, slope, inverse, dx.reshape(rows))
 
 
-# Rows hold all channels of an image, so that inner == 1, after an InnerProduct, is one vectorised loop.
+# A row holds all channels of an image. Where inner is 1, after an InnerProduct, the loop over channels is vectorised.
+# backward multiplies by 1 / deviation: where dx is dy no vector instructions are used, and a division is slow then.
 
 
 @numba.njit(cache=True)
@@ -151,19 +158,55 @@ def _forward(x, mean, deviation, y):
         else:
             for c in range(mean.size):
                 m, d = mean[c], deviation[c]
-                for i in range(c * inner, (c + 1) * inner):
-                    y[n, i] = (x[n, i] - m) / d
+                row, out = x[n, c * inner : (c + 1) * inner], y[n, c * inner : (c + 1) * inner]
+                for i in range(inner):
+                    out[i] = (row[i] - m) / d
 
 
 @numba.njit(cache=True)
-def _backward(dy, centred, mean_dy, slope, deviation, dx):
+def _sums(dy, x, mean, total, dot):
+    """total = sum of dy, dot = sum of dy (x - mean), for each channel."""
+    inner = x.shape[1] // mean.size
+    total[:] = 0
+    dot[:] = 0
+    if inner == 1:
+        for n in range(x.shape[0]):
+            for c in range(mean.size):
+                total[c] += dy[n, c]
+                dot[c] += dy[n, c] * (x[n, c] - mean[c])
+        return
+    flat_x, flat_dy, lanes = x.reshape(-1), dy.reshape(-1), np.empty(LANES, x.dtype)
+    whole = inner // LANES * LANES
+    for c in range(mean.size):
+        m, totals, dots = mean[c], 0.0, 0.0
+        for n in range(x.shape[0]):
+            start = (n * mean.size + c) * inner
+            t, d = zeros(x), zeros(x)
+            for i in range(start, start + whole, LANES):
+                grad = load(flat_dy, i)
+                t = t + grad
+                d = d + grad * (load(flat_x, i) - m)
+            store(lanes, 0, t)
+            totals += lanes.sum()
+            store(lanes, 0, d)
+            dots += lanes.sum()
+            for i in range(start + whole, start + inner):
+                totals += flat_dy[i]
+                dots += flat_dy[i] * (flat_x[i] - m)
+        total[c], dot[c] = totals, dots
+
+
+@numba.njit(cache=True)
+def _backward(dy, x, mean, mean_dy, slope, inverse, dx):
     inner = dy.shape[1] // slope.size
     for n in range(dy.shape[0]):
         if inner == 1:
             for c in range(slope.size):
-                dx[n, c] = (dy[n, c] - mean_dy[c] - centred[n, c] * slope[c]) / deviation[c]
+                dx[n, c] = (dy[n, c] - mean_dy[c] - (x[n, c] - mean[c]) * slope[c]) * inverse[c]
         else:
             for c in range(slope.size):
-                m, k, d = mean_dy[c], slope[c], deviation[c]
-                for i in range(c * inner, (c + 1) * inner):
-                    dx[n, i] = (dy[n, i] - m - centred[n, i] * k) / d
+                m, g, k, s = mean[c], mean_dy[c], slope[c], inverse[c]
+                row, grad = x[n, c * inner : (c + 1) * inner], dy[n, c * inner : (c + 1) * inner]
+                out = dx[n, c * inner : (c + 1) * inner]
+                for i in range(inner):
+                    out[i] = (grad[i] - g - (row[i] - m) * k) * s

@@ -6,7 +6,8 @@ Behaves as Caffe's BiasLayer; may run in place:
     top[0]     x + b, shape of x
     blobs[0]   b  axes [axis, axis + num_axes) of x; num_axes -1: all from axis on; 0: a single number
 A b without axes is added everywhere, whatever ``axis`` says. The gradients are dy, and for b its sum over the
-outer and inner axes: added to a parameter's diff, written to bottom[1]'s.
+outer and inner axes: added to a parameter's diff, written to bottom[1]'s. (Not in place, dy is copied to bottom[0]'s
+diff: a layer below may work in place on that.)
 
 Differs from Caffe: b preloaded from the prototxt must have the right shape.
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numba
 import numpy as np
 
 from caffe_lite.blob import Blob
@@ -41,8 +43,8 @@ class Bias(Layer):
         return bottom[1] if len(bottom) == 2 else self.blobs[0]
 
     def forward(self, bottom, top):
-        b = self._bias(bottom).data.reshape(-1, 1)
-        self.xp.add(bottom[0].data.reshape(self.dims), b, out=top[0].data.reshape(self.dims))
+        x, b, y = bottom[0].data, self._bias(bottom).data, top[0].data
+        scale_and_shift(self.device, x.reshape(self.dims), None, b, y.reshape(self.dims))
 
     def backward(self, top, propagate_down, bottom):
         dy = top[0].diff
@@ -55,7 +57,7 @@ class Bias(Layer):
             self.blobs[0].diff.reshape(-1)[...] += channel_sums(dy.reshape(self.dims))
 
 
-# ---- what Scale and BatchNorm use too
+# ---- what Scale, BatchNorm and MVN use too
 
 
 def covered_shape(layer: Layer, x: Blob, p: Any) -> tuple[int, ...]:
@@ -82,8 +84,40 @@ def outer_dim_inner(layer: Layer, x: Blob, b: Blob, axis: int, what: str) -> tup
     return x.count_of(0, start), b.count, x.count_of(end)
 
 
+def scale_and_shift(device: Device, x: Any, scale: Any, shift: Any, y: Any) -> None:
+    """y = scale x + shift; x and y (outer, dim, inner), scale and shift dim values, or None for 1 and 0."""
+    xp, dim = device.xp, x.shape[1]
+    if not device.is_gpu:
+        scale = np.ones(dim, x.dtype) if scale is None else scale.reshape(dim)
+        shift = np.zeros(dim, x.dtype) if shift is None else shift.reshape(dim)
+        rows = len(x), dim * x.shape[2]
+        _scale_and_shift(x.reshape(rows), scale, shift, y.reshape(rows))
+        return
+    if scale is not None:
+        x = xp.multiply(x, scale.reshape(dim, 1), out=y)
+    if shift is not None:
+        xp.add(x, shift.reshape(dim, 1), out=y)
+
+
+@numba.njit(cache=True)
+def _scale_and_shift(x, scale, shift, y):
+    inner = x.shape[1] // max(scale.size, 1)
+    for n in range(x.shape[0]):
+        if inner == 1:  # after an InnerProduct: vectorised over dim instead
+            for d in range(scale.size):
+                y[n, d] = x[n, d] * scale[d] + shift[d]
+        else:
+            for d in range(scale.size):
+                s, t = scale[d], shift[d]
+                row, out = x[n, d * inner : (d + 1) * inner], y[n, d * inner : (d + 1) * inner]
+                for i in range(inner):
+                    out[i] = row[i] * s + t
+
+
 def channel_sums(x: Any) -> Any:
     """Sum of ``x`` (outer, dim, inner) over outer and inner: (dim,)."""
+    if len(x) == 1:
+        return x[0].sum(axis=1)
     # Two sums, not one over both axes: NumPy is up to 40 times slower at that where inner is small.
     return x.sum(axis=0).sum(axis=1)
 

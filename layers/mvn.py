@@ -32,8 +32,8 @@ class MVN(Layer):
         x, y = bottom[0].data.reshape(self.dims), top[0].data.reshape(self.dims)
         if not x.size:
             return
-        self.mean = x.mean(axis=1, keepdims=True)  # forward saves mean and deviation for backward
-        self.xp.subtract(x, self.mean, out=y)
+        self.mean = x.mean(axis=1)  # forward saves mean and deviation for backward
+        self.xp.subtract(x, self.mean[:, None], out=y)
         if self.param.mvn_param.normalize_variance:
             square = self.xp.multiply(y, y, out=self.device.workspace("mvn", y.shape, y.dtype))
             self.deviation = self.xp.sqrt(square.mean(axis=1)) + self.param.mvn_param.eps
@@ -44,7 +44,7 @@ class MVN(Layer):
         if not propagate_down[0] or not dy.size:
             return
         if self.param.mvn_param.normalize_variance:
-            centred = self.xp.subtract(bottom[0].data.reshape(self.dims), self.mean, out=dx)
-            normalize_backward(self.device, dy[None], centred[None], self.deviation, dx[None])
+            x = bottom[0].data.reshape(self.dims)
+            normalize_backward(self.device, dy[None], x[None], self.mean, self.deviation, dx[None])
         else:
             self.xp.subtract(dy, dy.mean(axis=1, keepdims=True), out=dx)

@@ -13,8 +13,12 @@ The mean of nothing is NaN.
 
 from __future__ import annotations
 
+import numpy as np
+
 from caffe_lite.layer import Layer
 from caffe_lite.registry import register_layer
+
+SHORT = 1024  # up to here einsum is the faster of NumPy's ways to add up rows; beyond, sum is the more exact
 
 
 @register_layer("Reduction")
@@ -37,7 +41,11 @@ class Reduction(Layer):
             x = xp.abs(x, out=self._scratch())
         elif p.operation == p.SUMSQ:
             x = xp.multiply(x, x, out=self._scratch())
-        xp.multiply(x.sum(axis=1), self.coeff, out=y)
+        if self.dims[1] <= SHORT and not self.device.is_gpu:
+            total = np.einsum("nd->n", x)
+        else:
+            total = x.sum(axis=1)
+        xp.multiply(total, self.coeff, out=y)
 
     def _scratch(self):
         return self.device.workspace("reduction", self.dims, self.dtype)

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from caffe_lite.blob import Blob
 from caffe_lite.layer import Layer
-from caffe_lite.layers.bias import channel_dots, channel_sums, covered_shape, outer_dim_inner
+from caffe_lite.layers.bias import channel_dots, channel_sums, covered_shape, outer_dim_inner, scale_and_shift
 from caffe_lite.proto import caffe_pb2
 from caffe_lite.registry import register_layer
 
@@ -58,9 +58,8 @@ class Scale(Layer):
         x, y = bottom[0].data.reshape(self.dims), top[0].data.reshape(self.dims)
         if top[0] is bottom[0] and (len(bottom) == 2 or self.param_propagate_down[:1] != [False]):
             self.x_before.data.reshape(self.dims)[...] = x
-        self.xp.multiply(x, self._scale(bottom).data.reshape(-1, 1), out=y)
-        if self.param.scale_param.bias_term:
-            y += self.blobs[-1].data.reshape(-1, 1)
+        shift = self.blobs[-1].data if self.param.scale_param.bias_term else None
+        scale_and_shift(self.device, x, self._scale(bottom).data, shift, y)
 
     def backward(self, top, propagate_down, bottom):
         dy = top[0].diff.reshape(self.dims)
@@ -73,5 +72,4 @@ class Scale(Layer):
         if self.param.scale_param.bias_term and self.param_propagate_down[-1]:
             self.blobs[-1].diff.reshape(-1)[...] += channel_sums(dy)
         if propagate_down[0]:  # last: in place it overwrites dy
-            s = self._scale(bottom).data.reshape(-1, 1)
-            self.xp.multiply(dy, s, out=bottom[0].diff.reshape(self.dims))
+            scale_and_shift(self.device, dy, self._scale(bottom).data, None, bottom[0].diff.reshape(self.dims))

@@ -20,6 +20,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
+from caffe_lite import normalization
 from caffe_lite.blob import Blob
 from caffe_lite.cuda import Kernels
 from caffe_lite.errors import DataError
@@ -38,10 +39,9 @@ class SoftmaxWithLoss(LossLayer):
 
     def setup(self, bottom, top):
         p = self.param.loss_param
-        self.ignore = p.ignore_label if p.HasField("ignore_label") else NOBODY
-        self.normalization = p.normalization
-        if p.HasField("normalize") and not p.HasField("normalization"):
-            self.normalization = p.VALID if p.normalize else p.BATCH_SIZE
+        ignored = normalization.ignored_label(p)
+        self.ignore = NOBODY if ignored is None else ignored
+        self.normalization = normalization.normalization(p, p.VALID)
         self.prob = top[1] if len(top) == 2 else Blob((), self.dtype, self.device)
         self.normalizer = self.xp.ones((), self.dtype)  # on the device: forward saves it for backward
 
@@ -61,13 +61,10 @@ class SoftmaxWithLoss(LossLayer):
 
     def _normalize(self, valid_rows):
         """Set the normaliser; ``valid_rows`` is a number, or a device array on a GPU."""
-        p = self.param.loss_param
         outer, _, inner = self.rows
-        fixed = {p.FULL: outer * inner, p.BATCH_SIZE: outer, p.NONE: 1}.get(self.normalization)
-        if fixed is None:
-            self.normalizer[...] = self.xp.maximum(valid_rows, 1)
-        else:
-            self.normalizer[...] = max(fixed, 1)
+        self.normalizer[...] = normalization.normalizer(
+            self.xp, self.param.loss_param, self.normalization, outer, inner, valid_rows
+        )
 
     def _probabilities(self, bottom):
         prob = self.prob.data.reshape(self.rows)

@@ -17,7 +17,11 @@ from caffe_lite.errors import CaffeError
 def as_before():
     import numba
 
-    blas, compiled, setting = [(lib, lib.num_threads) for lib in threads._blas()], numba.get_num_threads(), threads._count
+    blas, compiled, setting = (
+        [(lib, lib.num_threads) for lib in threads._blas()],
+        numba.get_num_threads(),
+        threads._count,
+    )
     yield
     for library, count in blas:
         library.set_num_threads(count)

@@ -60,6 +60,7 @@ from caffe_lite.device import Device
 from caffe_lite.layer import Layer
 from caffe_lite.proto import caffe_pb2
 
+MARGIN = 4096  # NaNs behind every array of a test: whoever reads or writes too far is found out
 GOLDEN = Path(__file__).resolve().parent.parent / "golden" / "layers"
 
 
@@ -157,10 +158,20 @@ class LayerCase:
         tops = blobs[:1] if in_place else [Blob((), dtype, device) for _ in range(self.tops)]
         layer = registry.layers.get(self.param.type).create(self.param, self.phase, device, dtype, "")
         layer.set_up(blobs, tops)
+        for blob in (*blobs, *tops, *layer.blobs):
+            _add_margin(blob._data, blob.count)
         self.fill_params(layer.blobs, np.random.default_rng(self.rng_seed + 1))
         layer.param_propagate_down = [True] * len(layer.blobs)
         self.weights = [device.to_host(b.data).astype(np.float64) for b in layer.blobs]
         return layer, blobs, tops
+
+    @staticmethod
+    def _check_margins(blobs: list[Blob]) -> None:
+        for i, blob in enumerate(blobs):
+            for storage in (blob._data, blob._diff):
+                if storage.flat is not None and storage.flat.size >= blob.count + MARGIN:
+                    behind = storage.device.to_host(storage.flat[-MARGIN:])
+                    assert np.isnan(behind).all(), f"blob {i} of shape {blob.shape}: written behind its end"
 
     @staticmethod
     def _blob(device: Device, dtype: str, values: np.ndarray) -> Blob:
@@ -214,6 +225,7 @@ class LayerCase:
             self.assert_close(g, w, f"top {i}")
         for i, (blob, was) in enumerate(zip(bottoms, before, strict=True)):
             np.testing.assert_array_equal(device.to_host(blob.data), was, err_msg=f"forward changed bottom {i}")
+        self._check_margins([*bottoms, *tops, *layer.blobs])
 
     def test_gradient(self, device: Device, variant: str, case: str) -> None:
         layer, bottoms, tops = self.build(device, self._cases()[case], variant)
@@ -233,6 +245,7 @@ class LayerCase:
             self._run(layer, bottoms, tops)
             self._backward(layer, bottoms, tops, wanted)
             runs.append([device.to_host(b.diff).copy() for b in (*bottoms, *layer.blobs)])
+        self._check_margins([*bottoms, *tops, *layer.blobs])
         first, again, other = runs
         for i, (a, b) in enumerate(zip(first, again, strict=True)):
             np.testing.assert_array_equal(a, b, err_msg=f"two runs differ, blob {i}")
@@ -289,6 +302,12 @@ class LayerCase:
 
     def test_golden(self, device: Device, golden_name: str) -> None:
         check_golden(golden_name)
+
+
+def _add_margin(storage: Any, count: int) -> None:
+    storage.reserve(count)
+    xp = storage.device.xp
+    storage.flat = xp.concatenate([storage.flat[:count], xp.full(MARGIN, np.nan)]).astype(storage.dtype)
 
 
 def check_golden(name: str, tolerance: float = 2e-5) -> None:

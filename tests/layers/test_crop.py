@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from caffe_lite.blob import Blob
 from caffe_lite.device import CPU
 from caffe_lite.errors import ShapeError
 from tests.layers.layer_case import LayerCase
@@ -46,6 +47,7 @@ def test_the_size_has_no_gradient(device):
     case = LayerCase()
     case.layer = 'type: "Crop" crop_param { axis: 0 }'
     layer, bottoms, tops = case.build(device, [np.ones(3), np.ones(2)])
+    bottoms[1] = Blob((2,), "float64", device)  # whose diff nobody has asked for
     layer.forward(bottoms, tops)
     tops[0].diff[...] = 1
     layer.backward(tops, [True, True], bottoms)

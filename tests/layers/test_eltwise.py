@@ -130,7 +130,7 @@ def test_the_maximum_takes_the_whole_gradient(count, shape, seed):
 @pytest.mark.parametrize(
     ("param", "shapes", "error", "message"),
     [
-        ("coeff: 1", [(2,), (2,)], NetError, r"layer 'layer' \(Eltwise\): needs 2 coeff .or none., one a bottom; got 1"),
+        ("coeff: 1", [(2,), (2,)], NetError, r"layer 'layer' \(Eltwise\): needs 2 coeff .or none.*; got 1"),
         ("operation: PROD coeff: 1 coeff: 2", [(2,), (2,)], NetError, "coeff is for operation SUM, not PROD"),
         ("", [(2, 3), (2, 3), (3, 2)], ShapeError, r"one shape: bottom 0 \(2, 3\), bottom 2 \(3, 2\)"),
         ("", [(2, 3)], NetError, "at least 2 bottom"),

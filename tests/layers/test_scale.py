@@ -84,12 +84,14 @@ def test_in_place_with_a_scale_that_is_not_learned(device):
     case = LayerCase()
     case.layer = 'type: "Scale" scale_param { bias_term: true }'
     layer, bottoms, tops = case.build(device, [np.ones((2, 3))], in_place=True)
+    for blob in layer.blobs:
+        blob.diff[...] = 0
     layer.param_propagate_down = [False, True]
     layer.forward(bottoms, tops)
     tops[0].diff[...] = 1
     layer.backward(tops, [True], bottoms)
     np.testing.assert_array_equal(device.to_host(bottoms[0].diff), [case.weights[0]] * 2)
-    assert not layer.blobs[0].diff_in_use
+    assert not device.to_host(layer.blobs[0].diff).any()
     assert device.to_host(layer.blobs[1].diff).tolist() == [2, 2, 2]
 
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from caffe_lite.blob import Blob
 from caffe_lite.device import CPU
 from caffe_lite.errors import NetError, ShapeError
 from tests.layers.layer_case import LayerCase
@@ -58,7 +59,9 @@ def test_one_top_is_not_a_copy(device):
 def test_a_top_that_nobody_uses_has_no_gradient(device):
     case = LayerCase()
     case.layer, case.tops = 'type: "Slice"', 2
-    layer, bottoms, tops = case.build(device, [np.zeros((1, 4))])
+    layer, bottoms, _ = case.build(device, [np.zeros((1, 4))])
+    tops = [Blob((), "float64", device) for _ in range(2)]  # whose diffs nobody has asked for
+    layer.reshape(bottoms, tops)
     layer.forward(bottoms, tops)
     bottoms[0].diff[...] = 7
     tops[1].diff[...] = 1

@@ -1,0 +1,169 @@
+"""BaseConvolution: what Convolution and Deconvolution share. A deconvolution is a convolution's data gradient.
+
+Everything here is said of the convolution, whose larger side is x and whose smaller side is y:
+    x  (..., C, *in)   bottom of a Convolution, top of a Deconvolution
+    y  (..., K, *out)  top of a Convolution, bottom of a Deconvolution
+    w  (K, C / G, *kernel); kernels of group g meet channels [g C / G, (g + 1) C / G)
+
+On the CPU there are three ways to the same numbers, up to rounding; ``path`` says which one is taken, and
+``reason`` why:
+    winograd  3 x 3, stride 1, dilation 1, enough channels and pixels: caffe_lite.winograd
+    direct    any other in two dimensions: caffe_lite.direct (its data gradient with a stride is im2col's)
+    im2col    ``engine: CAFFE``, ``force_nd_im2col``, another number of spatial axes, few pixels: caffe_lite.im2col
+On a GPU there is one: caffe_lite.gpu_columns.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+
+from caffe_lite import direct, im2col, winograd, winograd_gradient
+from caffe_lite.channel_sums import add_channel_sums
+from caffe_lite.gpu_columns import GpuColumns
+from caffe_lite.im2col import Geometry, Sizes
+from caffe_lite.layer import Layer
+
+
+class BaseConvolution(Layer):
+    min_bottoms = min_tops = 1
+    equal_bottoms_tops = True
+    bottom_is_x = True
+
+    def setup(self, bottom, top):
+        p = self.param.convolution_param
+        shape = bottom[0].shape
+        self.axis = self.canonical_axis(bottom[0], p.axis)
+        self.axes = len(shape) - self.axis - 1
+        self.sizes = im2col.read_sizes(p, self.axes, self.check)
+        self.channels, self.group = shape[self.axis], p.group  # of the bottom
+        self.check(p.num_output > 0, f"num_output must be > 0, got {p.num_output}")
+        self.check(p.group > 0, f"group must be > 0, got {p.group}")
+        for what, count in ("channels of the bottom", self.channels), ("num_output", p.num_output):
+            self.check(count % p.group == 0, f"group {p.group} does not divide the {what}, {count}")
+        sides = self.channels // p.group, p.num_output // p.group  # channels of one group
+        self.c, self.k = sides if self.bottom_is_x else sides[::-1]
+        wanted = 1 + p.bias_term
+        given = len(self.preloaded)
+        self.check(given in (0, wanted), f"the prototxt carries {given} parameter blob(s); the layer has {wanted}")
+        self.add_param((self.k * self.group, self.c, *self.sizes[0]), _filler(p, "weight_filler"))
+        if p.bias_term:
+            self.add_param((p.num_output,), _filler(p, "bias_filler"))
+        self.columns: GpuColumns | None = None
+
+    def make_geometry(self, size: Sizes) -> Geometry:
+        """That of a bottom with the spatial axes ``size``."""
+        raise NotImplementedError
+
+    def reshape(self, bottom, top):
+        shape = bottom[0].shape
+        as_before = len(shape) == self.axis + 1 + self.axes and shape[self.axis] == self.channels
+        built_for = f"{self.channels} channels on axis {self.axis} and {self.axes} spatial axes"
+        self.check_shape(as_before, f"bottom has shape {shape}; the weights are for {built_for}")
+        for i, other in enumerate(bottom):
+            same = f"bottoms share the weights, so they need one shape: bottom[{i}] has {other.shape}, bottom[0] {shape}"
+            self.check_shape(other.shape == shape, same)
+        g = self.geometry = self.make_geometry(tuple(shape[self.axis + 1 :]))
+        made = g.out if self.bottom_is_x else g.size
+        fits = f"kernel {g.kernel}, dilation {g.dilation} and pad {g.pad} do not fit"
+        self.check_shape(all(n > 0 for n in (*made, *g.out)), f"{fits} a bottom of shape {shape}")
+        for blob in top:
+            blob.reshape(*shape[: self.axis], self.param.convolution_param.num_output, *made)
+        self.n, self.positions = math.prod(shape[: self.axis]), math.prod(g.out)
+        self.path, self.reason = self._choose()
+        if self.device.is_gpu and (self.columns is None or self.columns.geometry != g):
+            general = self.param.convolution_param.force_nd_im2col
+            self.columns = GpuColumns(g, self.device, self.dtype, general)
+
+    def _choose(self) -> tuple[str, str]:
+        """("winograd", "direct" or "im2col", why)."""
+        p, g = self.param.convolution_param, self.geometry
+        pixels = self.n * self.positions
+        if p.engine == p.CAFFE or p.force_nd_im2col:
+            return "im2col", "engine: CAFFE" if p.engine == p.CAFFE else "force_nd_im2col"
+        if self.axes != 2:
+            return "im2col", f"{self.axes} spatial axes"
+        if pixels < 64:  # laying out the weights would cost more than it saves
+            return "im2col", f"{pixels} output pixels"
+        plain = (g.kernel, g.stride, g.dilation) == ((3, 3), (1, 1), (1, 1))
+        tiles = self.n * math.prod(-(-n // 4) for n in g.out)
+        if plain and min(self.c, self.k) >= 8 and tiles >= 32 and pixels >= 6 * tiles:
+            return "winograd", f"3 x 3, {tiles} tiles of 4 x 4 pixels"
+        return "direct", f"kernel {g.kernel}, stride {g.stride}, dilation {g.dilation}, {self.c} channels"
+
+    def flat(self, blob: Any, part: str = "data") -> Any:
+        """``data`` or ``diff`` as (N, channels, *spatial)."""
+        return getattr(blob, part).reshape(self.n, *blob.shape[self.axis :])
+
+    def groups(self) -> list[tuple[int, int]]:
+        """(first channel of x, first channel of y) of each group."""
+        return [(g * self.c, g * self.k) for g in range(self.group)]
+
+    # ---- the three products, for one group
+
+    def _rows(self, blob: Any, k0: int, part: str = "data") -> Any:
+        """The group's weights, or their gradient, as (K / G, C / G * taps)."""
+        return getattr(blob, part)[k0 : k0 + self.k].reshape(self.k, -1)
+
+    def pack(self, k0: int) -> Any:
+        """The group's weights as ``convolve`` wants them: made anew each time, a user may have written into them."""
+        rows = self._rows(self.blobs[0], k0)
+        if self.device.is_gpu or self.path == "im2col":
+            return rows
+        if self.path == "winograd":
+            return winograd.transform_weights(self.blobs[0].data, k0, self.k, self.device)
+        return direct.pack_weights(rows, self.device)
+
+    def convolve(self, x: Any, c0: int, packed: Any, bias: Any, y: Any, k0: int, clip: bool = False) -> None:
+        """y = w * x + bias; ``clip`` applies a ReLU. On a GPU without bias and ReLU."""
+        place = self.c, packed, bias, y, k0, self.k
+        if self.columns is not None:
+            self.columns.forward(x, c0, packed, y, k0)
+        elif self.path == "winograd":
+            winograd.convolve(x, c0, *place, self.geometry.pad, self.device, clip)
+        elif self.path == "direct":
+            direct.convolve(x, c0, *place, *self.sizes, self.device, clip)
+        else:
+            im2col.forward(x, c0, packed, bias, y, k0, self.geometry, self.device, clip)
+
+    def add_weight_gradient(self, x: Any, c0: int, dy: Any, k0: int) -> None:
+        """Add the gradient to the diff of the weights."""
+        rows = self._rows(self.blobs[0], k0, "diff")
+        if self.columns is not None:
+            self.columns.weight_gradient(x, c0, dy, k0, rows)
+        elif self.path == "winograd":
+            whole = self.blobs[0].diff
+            winograd_gradient.weight_gradient(x, c0, dy, k0, self.k, whole, self.geometry.pad, self.device)
+        else:
+            im2col.weight_gradient(x, c0, dy, k0, rows, self.geometry, self.device)
+
+    def data_gradient(self, dy: Any, k0: int, dx: Any, c0: int) -> None:
+        """Overwrite the group's channels of dx."""
+        w = self.blobs[0].data
+        kernel, stride, pad, dilation = self.sizes
+        if self.columns is not None:
+            self.columns.data_gradient(dy, k0, self._rows(self.blobs[0], k0), dx, c0)
+        elif self.path == "winograd":
+            winograd.data_gradient(dy, k0, self.k, w, dx, c0, pad, self.device)
+        elif self.path == "direct" and stride == (1, 1):
+            packed = direct.pack_weights(direct.turn_weights(w[k0 : k0 + self.k]), self.device)
+            inverse = tuple(d * (n - 1) - p for d, n, p in zip(dilation, kernel, pad, strict=True))
+            place = self.k, packed, None, dx, c0, self.c
+            direct.convolve(dy, k0, *place, kernel, stride, inverse, dilation, self.device)
+        else:
+            im2col.data_gradient(dy, k0, self._rows(self.blobs[0], k0), dx, c0, self.geometry, self.device)
+
+    def add_bias_gradient(self, dy: Any) -> None:
+        """dy: the flat diff of a top."""
+        if len(self.blobs) < 2 or not self.param_propagate_down[1]:
+            return
+        if self.device.is_gpu:
+            db = self.blobs[1].diff
+            db += dy.sum(axis=(0, *range(2, dy.ndim)))
+        else:
+            add_channel_sums(dy, self.blobs[1].diff)
+
+
+def _filler(p: Any, field: str) -> Any:
+    return getattr(p, field) if p.HasField(field) else None
