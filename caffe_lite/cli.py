@@ -71,11 +71,16 @@ def _add_gradcheck(commands: Any) -> None:
 
 def gradcheck_command(args: Any) -> int:
     import caffe_lite
-    from caffe_lite import gradient_check
+    from caffe_lite import gradient_check, prototxt
 
     caffe_lite.set_random_seed(args.seed)
     sys.path.insert(0, os.getcwd())  # Python layers lie beside the prototxt that names them
-    net = caffe_lite.Net(args.net, getattr(caffe_lite, args.phase), weights=args.weights, dtype="float64")
+    param, positions = prototxt.read_net(args.net)
+    param.state.phase = getattr(caffe_lite, args.phase)
+    param.force_backward = True
+    net = caffe_lite.Net.from_param(param, positions, dtype="float64")
+    if args.weights:
+        net.copy_from(args.weights)
     for name in args.layer:
         net.layer_index(name)  # refuse an unknown name before anything is computed
     gradient_check.fill_with_examples(net, args.seed)

@@ -115,13 +115,13 @@ def _convolve(x, c0, channels, packed, bias, y, k0, kernels, geometry, plan, scr
         for task in range(tasks * parts * thread // threads, tasks * parts * (thread + 1) // threads):
             first = task // parts * step * LANES
             last = min(first + step * LANES, total)
-            count = _cut(first, last, y.shape[2], y.shape[3], pieces)
+            count = cut(first, last, y.shape[2], y.shape[3], pieces)
             groups = (last - first + LANES - 1) // LANES
             start, stop = task % parts * part, min(task % parts * part + part, panels)
             m_row = width * PANEL
             for tap in range(0, taps, BLOCK_TAPS):
                 depth = min(BLOCK_TAPS, taps - tap)
-                _patches(xf, c_all, c0, x_size, geometry, pieces, count, tap, depth, b)
+                patches(xf, c_all, c0, x_size, geometry, pieces, count, tap, depth, b)
                 for group in range(0, groups, GROUPS):
                     source = group // GROUPS * (depth * PANEL + LANES)
                     for panel in range(start, stop):
@@ -137,7 +137,7 @@ def _convolve(x, c0, channels, packed, bias, y, k0, kernels, geometry, plan, scr
 
 
 @njit(cache=True)
-def _cut(first, last, height, width, pieces):
+def cut(first, last, height, width, pieces):
     """Cut pixels [first, last) at the ends of rows, of panels, and to LANES; returns how many pieces.
 
     A piece: image, row, column, place among the pixels, length.
@@ -156,7 +156,7 @@ def _cut(first, last, height, width, pieces):
 
 
 @njit(cache=True)
-def _patches(x, c_all, c0, size, geometry, pieces, count, tap, depth, b):
+def patches(x, c_all, c0, size, geometry, pieces, count, tap, depth, b):
     """Taps [tap, tap + depth) of the pixels to b[panel][tap][pixel in panel].
 
     Whole Vectors are stored: what lies behind the end of a piece spills over what is written next,

@@ -13,7 +13,7 @@ around one that is near; one that sits at x itself (a tie) is reported in the ro
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,18 @@ class Row:
     numeric: float
     error: float
     kink: bool  # the slopes on the two sides differ: there is no derivative to compare with
+    caveat: str = ""  # why Caffe's rule is no derivative here, if the layer says so
+
+    @property
+    def verdict(self) -> str:
+        """"ok", "kink", "by rule" (a faithful rule that is not a gradient) or "WRONG"."""
+        if self.error <= TOLERANCE:
+            return "ok"
+        return "kink" if self.kink else "by rule" if self.caveat else "WRONG"
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields and the verdict, for JSON."""
+        return {**asdict(self), "kink": bool(self.kink), "verdict": self.verdict}
 
     def __str__(self) -> str:
         note = ", a kink (tied values?)" if self.kink else ""
@@ -98,28 +110,70 @@ def check_layer(
     return rows
 
 
-def check_net(net: Any, *, jitter: float = 0.1, exhaustive: bool = False, seed: int = 0) -> list[Row]:
-    """:func:`check_layer` for each layer of a float64 Net that has a backward pass to check.
+def check_net(
+    net: Any, *, layers: Sequence[str] | None = None, jitter: float = 0.1, exhaustive: bool = False, seed: int = 0
+) -> list[Row]:
+    """:func:`check_layer` for each layer of a float64 Net that has a gradient to check, or for ``layers``.
 
     Every layer is checked by itself, on copies of the blobs that ``net.forward()`` leaves. Bottoms
     are moved at random by up to ``jitter`` times their standard deviation: what a ReLU wrote is full of
-    tied zeros, where a pooling layer has no derivative.
+    tied zeros, where a pooling layer has no derivative. On a GPU, Python layers are left out.
     """
     net.run_forward()
     rng = np.random.default_rng(seed)
     rows = []
-    for node in net._nodes:
-        layer = node.layer
-        if not node.needs_backward or layer.on_host:
+    for node in net.nodes:
+        layer, wanted = node.layer, node.propagate_down
+        if not node.needs_backward or not (any(wanted) or any(layer.param_propagate_down)):
             continue
-        wanted = node.propagate_down
+        if (layers is not None and layer.name not in layers) or (layer.on_host and layer.device.is_gpu):
+            continue
         bottoms = [_copy(b, rng, jitter if w else 0.0) for b, w in zip(node.bottoms, wanted, strict=True)]
         tops = [Blob(t.shape, t.dtype, t.device) for t in node.tops]
         fused, layer.fused_relu = layer.fused_relu, False
         seed = int(rng.integers(2**31))
-        rows += check_layer(layer, bottoms, tops, propagate_down=wanted, exhaustive=exhaustive, seed=seed)
+        found = check_layer(layer, bottoms, tops, propagate_down=wanted, exhaustive=exhaustive, seed=seed)
+        caveat = layer.gradient_caveat(bottoms)
+        for row in found:
+            row.caveat = caveat
+        rows += found
         layer.fused_relu = fused
     return rows
+
+
+def fill_with_examples(net: Any, seed: int = 0) -> None:
+    """Give a net without data something to compute on.
+
+    Inputs get values that the layers which read them can take (``Layer.example``: labels, regions),
+    normal random numbers otherwise; learned parameters that are all zero get small random ones.
+    """
+    rng = np.random.default_rng(seed)
+    net.reshape()
+    for name in net.inputs:
+        names = {name} | {top for node in net.nodes if node.bottom_names == [name] for top in node.top_names}
+        readers = ((n.layer, j, n.bottoms) for n in net.nodes for j, b in enumerate(n.bottom_names) if b in names)
+        examples = (layer.example(j, bottoms, rng) for layer, j, bottoms in readers)
+        chosen = next((e for e in examples if e is not None), None)
+        blob = net.blobs[name]
+        blob.data[...] = rng.normal(size=blob.shape) if chosen is None else np.reshape(chosen, blob.shape)
+    for blob, spec in zip(net.learnable_params, net.learnable_specs, strict=True):
+        if spec.lr_mult and blob.count and not bool(blob.data.any()):
+            scale = 1 / np.sqrt(max(1, blob.count // max(1, blob.shape[0] if blob.shape else 1)))
+            blob.data[...] = blob.device.xp.asarray(scale * rng.normal(size=blob.shape))
+
+
+def table(rows: Sequence[Row]) -> str:
+    """``rows`` as aligned text, and beneath it the caveats."""
+    cells = [("layer", "gradient of", "analytic", "numeric", "error", "")]
+    cells += [(r.layer, r.blob, f"{r.analytic:.9g}", f"{r.numeric:.9g}", f"{r.error:.1e}", r.verdict) for r in rows]
+    widths = [max(len(row[i]) for row in cells) for i in range(6)]
+    lines = []
+    for row in cells:
+        left = [row[i].ljust(widths[i]) for i in (0, 1)]
+        right = [row[i].rjust(widths[i]) for i in (2, 3, 4)]
+        lines.append("  ".join([*left, *right, row[5]]).rstrip())
+    notes = {row.layer: row.caveat for row in rows if row.verdict == "by rule"}
+    return "\n".join([*lines, *(f"by rule: layer {layer!r}: {caveat}" for layer, caveat in notes.items())])
 
 
 class _Probe:
@@ -192,7 +246,7 @@ def _compare(
         numeric = (right + left) / 2
         error = abs(analytic - numeric) / max(abs(analytic), abs(numeric), scale)
         turns = (np.abs(a + b - 2 * t).max(initial=0) for a, b, t in zip(ahead, behind, here, strict=True))
-        bent = max(turns) > 0.02 * step
+        bent = max(turns, default=0) > 0.02 * step
         if row is None or not error >= row.error:
             row = Row(layer_name, name, analytic, numeric, error, bent)
         if error <= TOLERANCE:

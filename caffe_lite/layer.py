@@ -85,6 +85,14 @@ class Layer:
         """May force_backward ask for the gradient of this bottom?"""
         return True
 
+    def example(self, bottom_index: int, bottom: Sequence[Blob], rng: np.random.Generator) -> np.ndarray | None:
+        """Values that this bottom may hold, for tools that have no data; None if any numbers will do."""
+        return None
+
+    def gradient_caveat(self, bottom: Sequence[Blob]) -> str:
+        """Why, for these bottoms, Caffe's rule for backward is no derivative of forward; "" where it is one."""
+        return ""
+
     # ---- what it may use
 
     def check(self, ok: Any, message: str) -> None:

@@ -74,7 +74,7 @@ class Net:
         specs = self._specs(param, positions)
         self.name: str = param.name
         self.phase: int = param.state.phase
-        self._nodes: list[LayerNode] = []
+        self.nodes: list[LayerNode] = []
         self._blobs_by_name: OrderedDict[str, Blob] = OrderedDict()
         self._param_owners: dict[str, tuple[Blob, Any, str]] = {}
         self.learnable_params: list[Blob] = []
@@ -85,9 +85,9 @@ class Net:
 
         for spec in specs:
             self._add_layer(spec)
-        graph.prune_backward(self._nodes)
+        graph.prune_backward(self.nodes)
         if param.force_backward:
-            graph.mark_all_backward(self._nodes, lambda node, j: node.layer.allow_force_backward(j))
+            graph.mark_all_backward(self.nodes, lambda node, j: node.layer.allow_force_backward(j))
         self.outputs = sorted(set(self._blobs_by_name) - self._consumed)
         self._fused = self._find_fused_relus()
         self._expose()
@@ -107,7 +107,7 @@ class Net:
             raise NetError(spec.explain(f"{given} propagate_down for {len(param.bottom)} bottom(s): give one for each"))
         layer_class = registry.layers.get(param.type, f"{spec.where + ': ' if spec.where else ''}layer {param.name!r}")
         layer = layer_class.create(param, param.phase, self.device, self.dtype, spec.where)
-        if any(n.layer.name == layer.name for n in self._nodes):
+        if any(n.layer.name == layer.name for n in self.nodes):
             raise NetError(spec.explain("two layers have this name: parameters are found by name, so give one another"))
         bottoms = [self._blobs_by_name[name] for name in param.bottom]
         node = LayerNode(layer, list(param.bottom), list(param.top), bottoms, [], [])
@@ -126,7 +126,7 @@ class Net:
         self._add_params(layer, spec)
         node.needs_backward = any(node.propagate_down) or any(layer.param_propagate_down)
         self._needs.update((name, node.needs_backward) for name in node.top_names)
-        self._nodes.append(node)
+        self.nodes.append(node)
 
     def _add_tops(self, node: LayerNode, spec: LayerSpec) -> None:
         for j, name in enumerate(node.top_names):
@@ -192,7 +192,7 @@ class Net:
         """Index of a layer -> index of the in-place ReLU right after it that it can do itself."""
         return {
             i: i + 1
-            for i, (node, after) in enumerate(zip(self._nodes, self._nodes[1:]))  # noqa: B905 - pairs
+            for i, (node, after) in enumerate(zip(self.nodes, self.nodes[1:]))  # noqa: B905 - pairs
             if node.layer.can_fuse_relu
             and after.layer.is_relu
             and len(node.tops) == 1
@@ -208,7 +208,7 @@ class Net:
         def host(blob: Blob) -> Any:
             return HostBlob(blob) if self.device.is_gpu else blob
 
-        self.layers = [node.layer for node in self._nodes]
+        self.layers = [node.layer for node in self.nodes]
         self._layer_names = [layer.name for layer in self.layers]
         self.layer_dict = OrderedDict(zip(self._layer_names, self.layers, strict=True))
         self.blobs = OrderedDict((name, host(blob)) for name, blob in self._blobs_by_name.items())
@@ -217,10 +217,10 @@ class Net:
             if layer.blobs:
                 self.params[layer.name] = BlobVec(self.dtype, self.device)
                 self.params[layer.name].extend(host(blob.on_device) for blob in layer.blobs)
-        self.top_names = OrderedDict((n.layer.name, list(n.top_names)) for n in self._nodes)
-        self.bottom_names = OrderedDict((n.layer.name, list(n.bottom_names)) for n in self._nodes)
+        self.top_names = OrderedDict((n.layer.name, list(n.top_names)) for n in self.nodes)
+        self.bottom_names = OrderedDict((n.layer.name, list(n.bottom_names)) for n in self.nodes)
         loss_weights: dict[str, float] = {}
-        for node in self._nodes:
+        for node in self.nodes:
             loss_weights.update(zip(node.top_names, node.layer.loss_weights, strict=True))
         self.blob_loss_weights = OrderedDict((name, loss_weights[name]) for name in self.blobs)
 
@@ -233,10 +233,10 @@ class Net:
 
     def run_forward(self, start: int = 0, end: int | None = None) -> None:
         """Reshape and run layers ``start`` to ``end`` inclusive, without waiting for the device."""
-        end = len(self._nodes) - 1 if end is None else end
+        end = len(self.nodes) - 1 if end is None else end
         done_by_fusion = -1
         for i in range(start, end + 1):
-            node = self._nodes[i]
+            node = self.nodes[i]
             layer = node.layer
             relu = self._fused.get(i)
             layer.fused_relu = relu is not None and relu <= end
@@ -252,9 +252,9 @@ class Net:
 
     def loss(self, start: int = 0, end: int | None = None) -> float:
         """Weighted sum of the losses that layers ``start`` to ``end`` inclusive last computed."""
-        end = len(self._nodes) - 1 if end is None else end
+        end = len(self.nodes) - 1 if end is None else end
         total = 0.0
-        for node in self._nodes[start : end + 1]:
+        for node in self.nodes[start : end + 1]:
             for weight, top in zip(node.layer.loss_weights, node.tops, strict=True):
                 if weight:
                     total += float((top.data * top.diff).sum())
@@ -263,7 +263,7 @@ class Net:
     def _backward(self, start: int, end: int) -> None:
         """Run layers ``start`` down to ``end`` inclusive, backward."""
         for i in range(start, end - 1, -1):
-            node = self._nodes[i]
+            node = self.nodes[i]
             if not node.needs_backward:
                 continue
             layer = node.layer
@@ -274,7 +274,7 @@ class Net:
 
     def layer_blobs(self) -> Iterable[tuple[Layer, list[tuple[str, Blob]], list[tuple[str, Blob]]]]:
         """Each layer with its (name, blob) bottoms and tops, in the order in which they run."""
-        for node in self._nodes:
+        for node in self.nodes:
             bottoms = list(zip(node.bottom_names, node.bottoms, strict=True))
             yield node.layer, bottoms, list(zip(node.top_names, node.tops, strict=True))
 
@@ -297,7 +297,7 @@ class Net:
             the next forward overwrites.
         """
         first = self.layer_index(start) if start is not None else 0
-        last = self.layer_index(end) if end is not None else len(self._nodes) - 1
+        last = self.layer_index(end) if end is not None else len(self.nodes) - 1
         names = set(self.top_names[end] if end is not None else self.outputs) | set(blobs or ())
         self._check_names(names)
         self._fill(kwargs, self.inputs, "input", "data")
@@ -316,7 +316,7 @@ class Net:
         Returns:
             ``{name: diff}`` of the net's inputs (of ``end``'s bottoms if it is given).
         """
-        first = self.layer_index(start) if start is not None else len(self._nodes) - 1
+        first = self.layer_index(start) if start is not None else len(self.nodes) - 1
         last = self.layer_index(end) if end is not None else 0
         names = set(self.bottom_names[end] if end is not None else self.inputs) | set(diffs or ())
         self._check_names(names)
@@ -349,7 +349,7 @@ class Net:
 
     def reshape(self) -> None:
         """Let every layer adapt its tops to the shapes of its bottoms."""
-        for node in self._nodes:
+        for node in self.nodes:
             layer = node.layer
             try:
                 layer.reshape(self._seen_by(layer, node.bottoms), self._seen_by(layer, node.tops))

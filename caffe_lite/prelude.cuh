@@ -2,3 +2,16 @@
 // One thread handles the elements i, i + stride, ...: a kernel is right for any launch shape.
 #define CUDA_KERNEL_LOOP(i, n) \
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < (n); i += blockDim.x * gridDim.x)
+
+// Philox4x32-10, as caffe_lite.philox: the counter c becomes four random words; k0 and k1 are the key.
+__device__ inline void philox4x32(unsigned int c[4], unsigned int k0, unsigned int k1) {
+  for (int round = 0; round < 10; ++round) {
+    const unsigned long long p0 = 0xD2511F53ULL * c[0], p1 = 0xCD9E8D57ULL * c[2];
+    c[0] = (unsigned int)(p1 >> 32) ^ c[1] ^ k0;
+    c[1] = (unsigned int)p1;
+    c[2] = (unsigned int)(p0 >> 32) ^ c[3] ^ k1;
+    c[3] = (unsigned int)p0;
+    k0 += 0x9E3779B9u;
+    k1 += 0xBB67AE85u;
+  }
+}

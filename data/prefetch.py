@@ -254,13 +254,12 @@ def generator_from(rng: np.random.Generator) -> np.random.Generator:
 
 def generator_state(rng: np.random.Generator | None) -> dict[str, Any] | None:
     """The state of a generator, fit for JSON."""
-    return None if rng is None else rng.bit_generator.state  # type: ignore[return-value]
+    return None if rng is None else dict(rng.bit_generator.state)
 
 
 def set_generator_state(rng: np.random.Generator | None, state: dict[str, Any] | None) -> None:
     """Put back a ``generator_state``; DataError if one draws at random and the other does not."""
     if (rng is None) != (state is None):
-        with_, without = ("saved", "now") if rng is None else ("now", "saved")
-        raise DataError(f"{with_} this layer draws at random (mirror, crop_size or shuffle), {without} it does not")
-    if rng is not None:
+        raise DataError("it is of a layer with another mirror, crop_size or shuffle: make them agree")
+    if rng is not None and state is not None:
         rng.bit_generator.state = state

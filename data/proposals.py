@@ -253,7 +253,7 @@ def _cached_search(path: str, folder: str | None, settings: Mapping[str, Any]) -
             with atomic_write(file) as stream:
                 np.savez_compressed(stream, boxes=boxes)
         except OSError as error:
-            _warn_not_cached(file, error)
+            _warn_not_cached(folder, error)  # the folder: one warning, not one an image
     return boxes
 
 

@@ -180,14 +180,18 @@ def decode_image(content: bytes, color: bool | None, where: str) -> np.ndarray:
     return np.asarray(image)
 
 
-def read_image(path: str | os.PathLike[str], color: bool, size: tuple[int, int] | None = None) -> np.ndarray:
-    """The image file ``path``, decoded as by ``decode_image``, scaled to ``size`` (height, width) if given."""
+def read_file(path: str | os.PathLike[str]) -> bytes:
+    """An image file's content; DataError if it cannot be read."""
     try:
         with open(path, "rb") as stream:
-            content = stream.read()
+            return stream.read()
     except OSError as error:
         raise DataError(f"{os.fspath(path)}: cannot read the image: {error.strerror or error}") from error
-    image = decode_image(content, color, os.fspath(path))
+
+
+def read_image(path: str | os.PathLike[str], color: bool, size: tuple[int, int] | None = None) -> np.ndarray:
+    """The image file ``path``, decoded as by ``decode_image``, scaled to ``size`` (height, width) if given."""
+    image = decode_image(read_file(path), color, os.fspath(path))
     if size is None or size == image.shape[:2]:
         return image
     import cv2

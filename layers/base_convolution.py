@@ -107,7 +107,10 @@ class BaseConvolution(Layer):
         return getattr(blob, part)[k0 : k0 + self.k].reshape(self.k, -1)
 
     def pack(self, k0: int) -> Any:
-        """The group's weights as ``convolve`` wants them: made anew each time, a user may have written into them."""
+        """The group's weights as ``convolve`` wants them, in scratch memory that the other products use, too.
+
+        Made anew by each forward: a user may have written into the weights.
+        """
         rows = self._rows(self.blobs[0], k0)
         if self.device.is_gpu or self.path == "im2col":
             return rows

@@ -33,6 +33,9 @@ class BatchReindex(Layer):
     def allow_force_backward(self, bottom_index: int) -> bool:
         return bottom_index == 0
 
+    def example(self, bottom_index, bottom, rng):
+        return rng.integers(0, bottom[0].shape[0], bottom[1].shape) if bottom_index == 1 else None
+
     def reshape(self, bottom, top):
         data, index = bottom
         self.check_shape(data.shape, "data (bottom 0) must have at least one axis, got shape ()")

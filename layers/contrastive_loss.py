@@ -29,6 +29,12 @@ class ContrastiveLoss(LossLayer):
     def allow_force_backward(self, bottom_index: int) -> bool:
         return bottom_index != 2
 
+    def example(self, bottom_index, bottom, rng):
+        return rng.integers(0, 2, bottom[2].shape) if bottom_index == 2 else None
+
+    def gradient_caveat(self, bottom):
+        return "the rule divides by d + 1e-4, not by d, where a dissimilar pair lies within the margin"
+
     def reshape(self, bottom, top):
         a, b, similar = bottom
         for i, blob in enumerate((a, b)):

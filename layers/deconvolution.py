@@ -41,13 +41,13 @@ class Deconvolution(BaseConvolution):
     def backward(self, top, propagate_down, bottom):
         if not top[0].count:
             return
-        for t in top:
-            self.add_bias_gradient(self.flat(t, "diff"))
-        for c0, k0 in self.groups():
-            packed = self.pack(k0) if any(propagate_down) else None
+        for t, b in zip(top, bottom, strict=True):
+            dy = self.flat(t, "diff")
+            self.add_bias_gradient(dy)
+            for c0, k0 in self.groups() if self.param_propagate_down[0] else ():
+                self.add_weight_gradient(dy, c0, self.flat(b), k0)
+        for c0, k0 in self.groups() if any(propagate_down) else ():
+            packed = self.pack(k0)  # scratch, which lasts until the next product of another kind
             for t, b, wanted in zip(top, bottom, propagate_down, strict=True):
-                dy = self.flat(t, "diff")
-                if self.param_propagate_down[0]:
-                    self.add_weight_gradient(dy, c0, self.flat(b), k0)
                 if wanted:
-                    self.convolve(dy, c0, packed, None, self.flat(b, "diff"), k0)
+                    self.convolve(self.flat(t, "diff"), c0, packed, None, self.flat(b, "diff"), k0)

@@ -22,6 +22,7 @@ import numpy as np
 from caffe_lite.blob import Blob
 from caffe_lite.cuda import Kernels
 from caffe_lite.layer import Layer
+from caffe_lite.philox import WORD, draw_key, philox4x32, signed
 from caffe_lite.registry import register_layer
 
 kernels = Kernels(__file__)
@@ -56,14 +57,13 @@ class Dropout(Layer):
             self._scale(bottom[0].data, top[0].data)
             return
         x, y = bottom[0].data.reshape(-1), top[0].data.reshape(-1)
-        _forward(x, *self._draw_key(), np.uint64(self.threshold), self.scale, y, self.mask.data.reshape(-1))
+        _forward(x, *draw_key(self.device.rng), np.uint64(self.threshold), self.scale, y, self.mask.data.reshape(-1))
 
     def forward_gpu(self, bottom, top):
         if not self.drops:
             self._scale(bottom[0].data, top[0].data)
             return
-        words = (*self._draw_key(), self.threshold)
-        words = (int(np.uint32(word).view(np.int32)) for word in words)  # kernels take signed integers
+        words = signed(*draw_key(self.device.rng), self.threshold)
         x, y, count = bottom[0].data, top[0].data, top[0].count
         kernels("dropout_forward", (count + 3) // 4, count, x, *words, self.scale, y, self.mask.data, dtype=self.dtype)
 
@@ -77,29 +77,11 @@ class Dropout(Layer):
         else:
             self._scale(top[0].diff, bottom[0].diff)
 
-    def _draw_key(self):
-        """The low and the high word of a new key."""
-        key = int(self.device.rng.integers(0, 2**64, dtype=np.uint64))
-        return np.uint64(key & 0xFFFFFFFF), np.uint64(key >> 32)
-
     def _scale(self, x, y):
         if self.scale == 1 and y is not x:
             y[...] = x
         elif self.scale != 1:
             self.xp.multiply(x, self.scale, out=y)
-
-
-WORD = np.uint64(0xFFFFFFFF)
-
-
-@numba.njit(cache=True, inline="always")
-def philox4x32(c0, c1, c2, c3, k0, k1):
-    """Four random words from a counter of four and a key of two; 32-bit words, held in uint64."""
-    for _ in range(10):
-        p0, p1 = np.uint64(0xD2511F53) * c0, np.uint64(0xCD9E8D57) * c2
-        c0, c1, c2, c3 = (p1 >> np.uint64(32)) ^ c1 ^ k0, p1 & WORD, (p0 >> np.uint64(32)) ^ c3 ^ k1, p0 & WORD
-        k0, k1 = (k0 + np.uint64(0x9E3779B9)) & WORD, (k1 + np.uint64(0xBB67AE85)) & WORD
-    return c0, c1, c2, c3
 
 
 @numba.njit(cache=True)

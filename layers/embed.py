@@ -33,6 +33,9 @@ class Embed(Layer):
     def allow_force_backward(self, bottom_index: int) -> bool:
         return False
 
+    def example(self, bottom_index, bottom, rng):
+        return rng.integers(0, self.param.embed_param.input_dim, bottom[0].shape)
+
     def reshape(self, bottom, top):
         top[0].reshape(*bottom[0].shape, self.param.embed_param.num_output)
 

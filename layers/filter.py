@@ -34,6 +34,9 @@ class Filter(Layer):
     def allow_force_backward(self, bottom_index: int) -> bool:
         return bottom_index != len(self.param.bottom) - 1
 
+    def example(self, bottom_index, bottom, rng):
+        return rng.integers(0, 2, bottom[-1].shape) if bottom_index == len(bottom) - 1 else None
+
     def reshape(self, bottom, top):
         *blobs, selector = bottom
         shape = selector.shape

@@ -168,7 +168,8 @@ def _read_dataset(file, path, name, dtype):
 
     dataset = file.get(name)
     if not isinstance(dataset, h5py.Dataset):
-        raise DataError(f"{path}: has no dataset {name!r}{did_you_mean(name, file)}; it has {', '.join(file) or 'none'}")
+        here = ", ".join(file) or "none"
+        raise DataError(f"{path}: has no dataset {name!r}{did_you_mean(name, file)}; it has {here}")
     if dataset.dtype.kind not in "iuf" or not dataset.shape:
         raise DataError(
             f"{path}: dataset {name!r} must hold integers or floating-point numbers, a row for each item; it has "

@@ -53,7 +53,7 @@ class HDF5Output(Layer):
     def _append(self, file, name, rows):
         if name not in file:
             chunk = tuple(max(size, 1) for size in rows.shape)
-            file.create_dataset(name, data=rows, chunks=chunk, maxshape=(None, *rows.shape[1:]))
+            file.create_dataset(name, data=rows, chunks=chunk, maxshape=(None,) * 4)
             return
         dataset = file[name]
         if dataset.shape[1:] != rows.shape[1:]:

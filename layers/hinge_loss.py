@@ -22,6 +22,9 @@ from caffe_lite.registry import register_layer
 
 @register_layer("HingeLoss")
 class HingeLoss(LossLayer):
+    def example(self, bottom_index, bottom, rng):
+        return rng.integers(0, bottom[0].shape[1], bottom[1].shape) if bottom_index == 1 else None
+
     def reshape(self, bottom, top):
         scores, labels = bottom
         shape = scores.shape

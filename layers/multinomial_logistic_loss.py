@@ -23,6 +23,11 @@ SMALLEST = 1e-20
 
 @register_layer("MultinomialLogisticLoss")
 class MultinomialLogisticLoss(LossLayer):
+    def example(self, bottom_index, bottom, rng):
+        if bottom_index == 0:
+            return rng.uniform(0.1, 1, bottom[0].shape)
+        return rng.integers(0, bottom[0].shape[1], bottom[1].shape)
+
     def reshape(self, bottom, top):
         probabilities, labels = bottom
         shape = probabilities.shape

@@ -50,6 +50,26 @@ class ROIPooling(Layer):
         self.argmax = Blob((), "int32", self.device)  # h * W + w of each maximum, -1 if none: saved for backward
         self.argmax_is_kept = False
 
+    def example(self, bottom_index, bottom, rng):
+        if bottom_index == 0:
+            return None
+        images, _, height, width = bottom[0].shape
+        count = bottom[1].shape[0]
+        scale = self.param.roi_pooling_param.spatial_scale or 1
+        x, y = (np.sort(rng.uniform(0, size / scale, (count, 2))) for size in (width, height))
+        corners = np.stack([x[:, 0], y[:, 0], x[:, 1], y[:, 1]], axis=1)
+        return np.column_stack([rng.integers(0, images, count), corners])
+
+    def gradient_caveat(self, bottom):
+        p = self.param.roi_pooling_param
+        cells = _cells(self.device.to_host(bottom[1].data).reshape(-1, 5), p.spatial_scale)
+        for first, last, bins in (cells[:, 1], cells[:, 3], p.pooled_w), (cells[:, 2], cells[:, 4], p.pooled_h):
+            size = np.maximum(last - first + 1, 1)
+            reads = np.ceil(np.float32(bins) * (size.astype(np.float32) / np.float32(bins)))
+            if (last < first).any() or (reads > size).any():
+                return "cells outside a rounded region (a reversed one, or a bin that rounds up) pass no gradient"
+        return ""
+
     def reshape(self, bottom, top):
         data, rois = bottom
         self.check_shape(len(data.shape) == 4, f"data must have shape (N, C, H, W), got {data.shape}")

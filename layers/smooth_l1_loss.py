@@ -41,6 +41,11 @@ class SmoothL1Loss(LossLayer):
         self.check(sigma > 0, f"sigma must be > 0, got {sigma:g}")
         self.sigma2 = float(sigma) ** 2
 
+    def gradient_caveat(self, bottom):
+        if len(bottom) != 3 or bool(((bottom[2].data == 0) | (bottom[2].data == 1)).all()):
+            return ""
+        return "with three bottoms the weights are not in the gradient, which is right for weights of 0 and 1 only"
+
     def reshape(self, bottom, top):
         shape = bottom[0].shape
         for blob, name in zip(bottom, NAMES):  # noqa: B905 - weights may be absent

@@ -45,6 +45,14 @@ class SoftmaxWithLoss(LossLayer):
         self.prob = top[1] if len(top) == 2 else Blob((), self.dtype, self.device)
         self.normalizer = self.xp.ones((), self.dtype)  # on the device: forward saves it for backward
 
+    def example(self, bottom_index, bottom, rng):
+        return rng.integers(0, bottom[0].shape[self.param.softmax_param.axis], bottom[1].shape) if bottom_index == 1 else None
+
+    def gradient_caveat(self, bottom):
+        if not bool((self.prob.data < SMALLEST).any()):
+            return ""
+        return "where a probability is below FLT_MIN the loss is clamped, and its gradient is not"
+
     def reshape(self, bottom, top):
         axis = self.canonical_axis(bottom[0], self.param.softmax_param.axis)
         shape = bottom[0].shape

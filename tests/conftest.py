@@ -27,13 +27,17 @@ NO_GPU = _why_no_gpu()
 NO_COMPILER = "" if cuda_on_host.has_compiler() else "cuda-on-host needs g++, which is not on PATH"
 
 
-@pytest.fixture(
-    params=[
-        "cpu",
-        pytest.param("cuda-on-host", marks=pytest.mark.skipif(bool(NO_COMPILER), reason=NO_COMPILER)),
-        pytest.param("gpu", marks=pytest.mark.skipif(bool(NO_GPU), reason=NO_GPU)),
-    ]
-)
+DEVICES = ["cpu"] + ["cuda-on-host"] * (not NO_COMPILER) + ["gpu"] * (not NO_GPU)
+
+
+def pytest_report_header() -> list[str]:
+    """Say once which devices are left out, instead of skipping each test on them."""
+    missing = [("cuda-on-host", NO_COMPILER), ("gpu", NO_GPU)]
+    left_out = [f"not tested on {name}: {reason}" for name, reason in missing if reason]
+    return [f"devices: {', '.join(DEVICES)}", *left_out]
+
+
+@pytest.fixture(params=DEVICES)
 def device(request: pytest.FixtureRequest) -> Iterator[Device]:
     """Each device that layers run on, in use while the test lasts; ``cuda-on-host`` needs no GPU."""
     before = devices.current()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from caffe_lite import direct
+from caffe_lite import direct, direct_gradient
 from caffe_lite.device import CPU
 from tests import convolution_reference as reference
 
@@ -60,6 +60,21 @@ def test_gradient_by_turned_weights():
     assert_close(dx, reference.gradients(x, w, dy, (1, 1), (1, 1), (1, 1))[0])
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("case", CASES)
+def test_weight_gradient(case, dtype, monkeypatch):
+    x, w, sizes = data(case, dtype)
+    dy = np.random.default_rng(3).normal(size=reference.convolve(x, w, *sizes).shape).astype(dtype)
+    want = reference.gradients(x, w, dy, *sizes)[1]
+    for limit in (direct_gradient.STRETCH_BYTES, 1):  # all pixels at once, 64 at a time
+        monkeypatch.setattr(direct_gradient, "STRETCH_BYTES", limit)
+        dw = np.ones((len(w), w[0].size), dtype)
+        direct_gradient.weight_gradient(x, 0, dy, 0, dw, (w.shape[2], w.shape[3]), *sizes, CPU)
+        assert (
+            np.abs(dw.reshape(w.shape) - 1 - want).max() <= (1e-5 if dtype == "float32" else 1e-13) * np.abs(want).max()
+        )
+
+
 def test_groups_leave_the_other_channels_alone():
     x, w, sizes = data("5x3, stride 2, dilated", "float64")
     rng = np.random.default_rng(1)
@@ -71,11 +86,21 @@ def test_groups_leave_the_other_channels_alone():
     direct.convolve(wide, 4, 7, packed, None, y, 11, 13, (5, 3), *sizes, CPU)
     assert_close(y[:, 11:24], want)
     assert (y[:, :11] == 9).all() and (y[:, 24:] == 9).all()
+    dy, dw = rng.normal(size=y.shape), np.zeros((13, w[0].size))
+    direct_gradient.weight_gradient(wide, 4, dy, 11, dw, (5, 3), *sizes, CPU)
+    assert_close(dw.reshape(w.shape), reference.gradients(x, w, dy[:, 11:24], *sizes)[1])
 
 
 def test_number_of_threads_changes_nothing(monkeypatch):
     x, w, sizes = data("several blocks of taps", "float32")
-    want = run(x, w, None, *sizes)
+
+    def everything():
+        y, dw = run(x, w, None, *sizes), np.zeros((len(w), w[0].size), x.dtype)
+        direct_gradient.weight_gradient(x, 0, y, 0, dw, (3, 3), *sizes, CPU)
+        return np.concatenate([y.ravel(), dw.ravel()])
+
+    want = everything()
     for threads in (1, 3, 64):
-        monkeypatch.setattr(direct, "get_num_threads", lambda threads=threads: threads)
-        np.testing.assert_array_equal(run(x, w, None, *sizes), want)
+        for module in (direct, direct_gradient):
+            monkeypatch.setattr(module, "get_num_threads", lambda threads=threads: threads)
+        np.testing.assert_array_equal(everything(), want)

@@ -124,12 +124,12 @@ def test_only_what_reaches_a_loss_and_is_wanted_runs_backward(build) -> None:
         'bottom: "data" top: "ip1"', 'bottom: "data" top: "ip1" param { lr_mult: 0 } param { lr_mult: 0 }'
     )
     net = build(frozen)
-    needs = {node.layer.name: node.needs_backward for node in net._nodes}
+    needs = {node.layer.name: node.needs_backward for node in net.nodes}
     assert needs == {"data": False, "ip1": False, "relu1": False, "ip2": True, "loss": True}
     stopped = MLP.replace(
         'type: "InnerProduct" bottom: "ip1"', 'type: "InnerProduct" bottom: "ip1" propagate_down: false'
     )
-    needs = {node.layer.name: node.needs_backward for node in build(stopped)._nodes}
+    needs = {node.layer.name: node.needs_backward for node in build(stopped).nodes}
     assert needs == {"data": False, "ip1": False, "relu1": False, "ip2": True, "loss": True}
 
 

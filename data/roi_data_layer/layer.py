@@ -19,13 +19,13 @@ of its own, so its minibatches changed.)
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from caffe_lite.data.config import ConfigError, cfg
+from caffe_lite.data.prefetch import ReadAhead
 from caffe_lite.data.roi_data_layer.minibatch import Sample, build_minibatch, draw_minibatch
 from caffe_lite.errors import DataError, did_you_mean
 from caffe_lite.layer import Layer
@@ -54,8 +54,8 @@ class RoIDataLayer(Layer):
         self._roidb: Sequence[Any] = []
         self._perm: NDArray[np.int64] = np.empty(0, dtype=np.int64)
         self._cur = 0
-        self._reader: ThreadPoolExecutor | None = None
-        self._next: tuple[list[Sample], Future[dict[str, NDArray[np.float32]]], dict[str, Any]] | None = None
+        self._reader: ReadAhead[dict[str, NDArray[np.float32]]] | None = None
+        self._next: tuple[list[Sample], dict[str, Any]] | None = None  # what the thread reads, the place before it
 
     def set_roidb(self, roidb: Sequence[Any]) -> None:
         """Train on these prepared entries from now on; draws the first permutation.
@@ -103,7 +103,7 @@ class RoIDataLayer(Layer):
         perm and cur (place in the epoch), random (numpy's legacy global generator). A minibatch that
         has been read ahead counts as not yet drawn.
         """
-        return self._next[2] if self._next is not None else self._place()
+        return self._next[1] if self._next is not None else self._place()
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Go back to ``state()``, after set_roidb with the same roidb; sets numpy's global generator too."""
@@ -121,23 +121,28 @@ class RoIDataLayer(Layer):
     def close(self) -> None:
         """Stop reading ahead. A minibatch that was drawn is forgotten."""
         if self._reader is not None:
-            self._reader.shutdown(wait=True, cancel_futures=True)
+            self._reader.close()
         self._reader, self._next = None, None
 
     def _take(self) -> tuple[list[Sample], dict[str, NDArray[np.float32]]]:
-        if self._next is None:
+        if self._reader is None or self._next is None:
             samples = self._draw()
             return samples, build_minibatch(samples)
-        samples, future, _ = self._next
+        samples, _ = self._next
         self._next = None
-        return samples, future.result()
+        try:
+            return samples, self._reader.take()
+        except BaseException:
+            self.close()
+            raise
 
     def _read_ahead(self) -> None:
         if self._reader is None:
-            self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="RoIDataLayer")
+            self._reader = ReadAhead("RoIDataLayer")
         place = self._place()
         samples = self._draw()
-        self._next = samples, self._reader.submit(build_minibatch, samples), place
+        self._reader.submit(build_minibatch, samples)
+        self._next = samples, place
 
     def _draw(self) -> list[Sample]:
         if self._cur + cfg.TRAIN.IMS_PER_BATCH >= len(self._roidb):

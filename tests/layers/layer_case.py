@@ -80,6 +80,7 @@ class LayerCase:
     # set by build()
     param: Any
     weights: list[np.ndarray]
+    _margins: list[tuple[Any, Any]]
 
     # ---- what a subclass writes
 
@@ -158,20 +159,17 @@ class LayerCase:
         tops = blobs[:1] if in_place else [Blob((), dtype, device) for _ in range(self.tops)]
         layer = registry.layers.get(self.param.type).create(self.param, self.phase, device, dtype, "")
         layer.set_up(blobs, tops)
-        for blob in (*blobs, *tops, *layer.blobs):
-            _add_margin(blob._data, blob.count)
+        self._margins = [_add_margin(blob._data, blob.count) for blob in (*blobs, *tops, *layer.blobs)]
         self.fill_params(layer.blobs, np.random.default_rng(self.rng_seed + 1))
         layer.param_propagate_down = [True] * len(layer.blobs)
         self.weights = [device.to_host(b.data).astype(np.float64) for b in layer.blobs]
         return layer, blobs, tops
 
-    @staticmethod
-    def _check_margins(blobs: list[Blob]) -> None:
-        for i, blob in enumerate(blobs):
-            for storage in (blob._data, blob._diff):
-                if storage.flat is not None and storage.flat.size >= blob.count + MARGIN:
-                    behind = storage.device.to_host(storage.flat[-MARGIN:])
-                    assert np.isnan(behind).all(), f"blob {i} of shape {blob.shape}: written behind its end"
+    def _check_margins(self) -> None:
+        for storage, flat in self._margins:
+            if storage.flat is flat:  # else a layer has asked for more memory, or for other memory
+                behind = storage.device.to_host(flat[-MARGIN:])
+                assert np.isnan(behind).all(), f"written behind the end of an array of {flat.size - MARGIN} elements"
 
     @staticmethod
     def _blob(device: Device, dtype: str, values: np.ndarray) -> Blob:
@@ -225,7 +223,7 @@ class LayerCase:
             self.assert_close(g, w, f"top {i}")
         for i, (blob, was) in enumerate(zip(bottoms, before, strict=True)):
             np.testing.assert_array_equal(device.to_host(blob.data), was, err_msg=f"forward changed bottom {i}")
-        self._check_margins([*bottoms, *tops, *layer.blobs])
+        self._check_margins()
 
     def test_gradient(self, device: Device, variant: str, case: str) -> None:
         layer, bottoms, tops = self.build(device, self._cases()[case], variant)
@@ -238,6 +236,7 @@ class LayerCase:
     def test_diffs(self, device: Device, variant: str, case: str) -> None:
         layer, bottoms, tops = self.build(device, self._cases()[case], variant)
         wanted = self._wanted(len(bottoms))
+        self._margins += [_add_margin(blob._diff, blob.count) for blob in (*bottoms, *tops, *layer.blobs)]
         runs = []
         for start in (0.0, 0.0, 3.0):
             for blob in (*bottoms, *layer.blobs):
@@ -245,7 +244,7 @@ class LayerCase:
             self._run(layer, bottoms, tops)
             self._backward(layer, bottoms, tops, wanted)
             runs.append([device.to_host(b.diff).copy() for b in (*bottoms, *layer.blobs)])
-        self._check_margins([*bottoms, *tops, *layer.blobs])
+        self._check_margins()
         first, again, other = runs
         for i, (a, b) in enumerate(zip(first, again, strict=True)):
             np.testing.assert_array_equal(a, b, err_msg=f"two runs differ, blob {i}")
@@ -304,10 +303,12 @@ class LayerCase:
         check_golden(golden_name)
 
 
-def _add_margin(storage: Any, count: int) -> None:
+def _add_margin(storage: Any, count: int) -> tuple[Any, Any]:
+    """Put NaNs behind the ``count`` elements of a blob's memory; (storage, its new array)."""
     storage.reserve(count)
     xp = storage.device.xp
     storage.flat = xp.concatenate([storage.flat[:count], xp.full(MARGIN, np.nan)]).astype(storage.dtype)
+    return storage, storage.flat
 
 
 def check_golden(name: str, tolerance: float = 2e-5) -> None:

@@ -70,6 +70,15 @@ def test_any_axes(shape, data):
     np.testing.assert_allclose(bottoms[1].diff, dy.sum(axis=others), atol=1e-12)
 
 
+@pytest.mark.parametrize(("layer", "want"), [("Bias", [4, 5]), ("Scale", [3, 6])])
+def test_a_number_fits_whatever_the_axis(device, layer, want):
+    case = LayerCase()
+    case.layer = f'type: "{layer}" {layer.lower()}_param {{ axis: 7 }}'
+    layer, bottoms, tops = case.build(device, [np.array([1.0, 2.0]), np.array(3.0)])
+    layer.forward(bottoms, tops)
+    assert device.to_host(tops[0].data).tolist() == want
+
+
 def test_filler(device):
     case = LayerCase()
     case.layer = 'type: "Bias" bias_param { filler { value: 3 } }'

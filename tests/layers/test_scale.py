@@ -95,6 +95,17 @@ def test_in_place_with_a_scale_that_is_not_learned(device):
     assert device.to_host(layer.blobs[1].diff).tolist() == [2, 2, 2]
 
 
+def test_in_place_with_two_bottoms(device):
+    case = LayerCase()
+    case.layer = 'type: "Scale"'
+    layer, bottoms, tops = case.build(device, [np.array([[2.0, 3.0]]), np.array([5.0, 7.0])], in_place=True)
+    layer.forward(bottoms, tops)
+    tops[0].diff[...] = 10
+    layer.backward(tops, [True, True], bottoms)
+    assert device.to_host(bottoms[0].diff).tolist() == [[50, 70]]
+    assert device.to_host(bottoms[1].diff).tolist() == [20, 30]
+
+
 @pytest.mark.parametrize(
     ("param", "bottoms", "error", "message"),
     [
