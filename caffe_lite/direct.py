@@ -23,6 +23,7 @@ from caffe_lite.simd import (
     ROWS,
     gemm_edge,
     gemm_tile,
+    keep,
     load,
     load_every_2nd,
     load_every_4th,
@@ -174,18 +175,21 @@ def patches(x, c_all, c0, size, geometry, pieces, count, tap, depth, b):
                 store(b, to, zeros(b))
                 continue
             source = ((pieces[p, 0] * c_all + c0 + c) * size[0] + row) * size[1] + column
-            inside = column >= 0 and column + (length - 1) * stride[1] < size[1]
-            if inside and source + LANES * stride[1] <= x.size and stride[1] == 1:
-                store(b, to, load(x, source))
-            elif inside and source + LANES * stride[1] <= x.size and stride[1] == 2:
-                store(b, to, load_every_2nd(x, source))
-            elif inside and source + LANES * stride[1] <= x.size and stride[1] == 4:
-                v, _, _, _ = load_every_4th(x, source)
+            step = stride[1]
+            if step in (1, 2, 4) and source >= 0 and source + LANES * step <= x.size:
+                if step == 1:
+                    v = load(x, source)
+                elif step == 2:
+                    v = load_every_2nd(x, source)
+                else:
+                    v, _, _, _ = load_every_4th(x, source)
+                if column < 0 or column + (length - 1) * step >= size[1]:  # part of it lies in the padding
+                    v = keep(v, (step - 1 - column) // step, (size[1] - column + step - 1) // step)
                 store(b, to, v)
             else:
                 for t in range(length):
-                    at = column + t * stride[1]
-                    b[np.uintp(to + t)] = x[np.uintp(source + t * stride[1])] if 0 <= at < size[1] else 0
+                    at = column + t * step
+                    b[np.uintp(to + t)] = x[np.uintp(source + t * step)] if 0 <= at < size[1] else 0
 
 
 @njit(cache=True)

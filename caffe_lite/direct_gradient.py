@@ -29,7 +29,7 @@ def weight_gradient(
     x: np.ndarray, c0: int, dy: np.ndarray, k0: int, dw: np.ndarray,
     kernel: Pair, stride: Pair, pad: Pair, dilation: Pair, device: Device,
 ) -> None:  # fmt: skip
-    """Add to dw (K, taps) the gradient, from channels c0 on of x (N, C_all, H, W) and k0 on of dy (N, K_all, OH, OW)."""
+    """Add to dw (K, taps) the gradient, from channels c0 on of x and k0 on of dy (N, K_all, OH, OW)."""
     kernels, taps = dw.shape
     total = dy.shape[0] * dy.shape[2] * dy.shape[3]
     width, height = _round_up(taps, PANEL), _round_up(kernels, KERNEL_PANEL)

@@ -96,7 +96,8 @@ def check_layer(
     kept = [np.array(layer.device.to_host(t.diff)) for t in tops]  # a loss layer's weight lives here
     weights = [_away_from_zero(rng, top.shape) * takes_part for top, takes_part in zip(tops, weighted, strict=True)]
     subjects = [(f"bottom {i}", b) for i, b in enumerate(bottoms) if wanted[i]]
-    subjects += [(f"param {i}", b) for i, b in enumerate(layer.blobs) if layer.param_propagate_down[i]]
+    if not layer.learns_nothing:
+        subjects += [(f"param {i}", b) for i, b in enumerate(layer.blobs) if layer.param_propagate_down[i]]
 
     probe.gradients(weights, wanted)
     gradients = [np.array(layer.device.to_host(blob.diff)) for _, blob in subjects]

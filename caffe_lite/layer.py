@@ -37,6 +37,7 @@ class Layer:
     equal_bottoms_tops = False  # as many tops as bottoms
     auto_tops = False  # missing tops are made and named "(automatic)"
     in_place = False  # may top[i] be bottom[i]
+    learns_nothing = False  # its parameters are statistics: kept in files, without a gradient
     is_input = False  # its tops are the inputs of the net
     on_host = False  # sees NumPy arrays even on a GPU, as user-written Python layers do
     can_fuse_relu = False  # honours fused_relu, set by the net when an in-place ReLU comes next

@@ -19,7 +19,7 @@ from typing import Any
 
 import llvmlite.binding  # type: ignore[import-untyped]
 from llvmlite import ir
-from numba import types
+from numba import config, types
 from numba.extending import intrinsic, lower_builtin, models, register_model, type_callable
 
 LANES = 16  # numbers in a Vector
@@ -27,10 +27,13 @@ LANES = 16  # numbers in a Vector
 
 def _tile() -> tuple[int, int]:
     """Rows, and Vectors in a row, of the largest tile of sums that stays in registers (float32)."""
-    try:
-        has_512_bits = llvmlite.binding.get_host_cpu_features().get("avx512f", False)
-    except RuntimeError:  # LLVM cannot tell on this processor
-        has_512_bits = False
+    if config.CPU_FEATURES is not None:  # NUMBA_CPU_FEATURES: compile for another processor
+        has_512_bits = "+avx512f" in config.CPU_FEATURES
+    else:
+        try:
+            has_512_bits = llvmlite.binding.get_host_cpu_features().get("avx512f", False)
+        except RuntimeError:  # LLVM cannot tell on this processor
+            has_512_bits = False
     return (8, 2) if has_512_bits else (6, 1)
 
 
@@ -250,6 +253,22 @@ def relu(typing: Any, value: Any) -> Any:
         return builder.select(builder.fcmp_ordered("<", args[0], zero), zero, args[0])
 
     return value(value), generate
+
+
+@intrinsic
+def keep(typing: Any, value: Any, low: Any, high: Any) -> Any:
+    """Numbers low <= i < high of the Vector, 0 elsewhere."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = _llvm_type(value.scalar)
+        lanes = ir.VectorType(ir.IntType(64), LANES)
+        number = ir.Constant(lanes, [_int(i) for i in range(LANES)])
+        from_low = builder.icmp_signed(">=", number, _splat(builder, lanes, args[1]))
+        below_high = builder.icmp_signed("<", number, _splat(builder, lanes, args[2]))
+        zero = ir.Constant(kind, [ir.Constant(kind.element, 0.0)] * LANES)
+        return builder.select(builder.and_(from_low, below_high), args[0], zero)
+
+    return value(value, types.intp, types.intp), generate
 
 
 # ---- the matrix product

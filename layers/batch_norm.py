@@ -39,6 +39,7 @@ kernels = Kernels(__file__)
 class BatchNorm(Layer):
     exact_bottoms, exact_tops = 1, 1
     in_place = True
+    learns_nothing = True
 
     def setup(self, bottom, top):
         p = self.param.batch_norm_param

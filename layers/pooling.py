@@ -1,4 +1,4 @@
-"""Pooling: the maximum or the average of every window of every channel.
+"""Pooling: the maximum, the average or a random value of every window of every channel.
 
 Behaves as Caffe's PoolingLayer. N images, C channels, H x W:
     bottom[0]  (N, C, H, W)
@@ -8,9 +8,12 @@ Behaves as Caffe's PoolingLayer. N images, C channels, H x W:
 Window (i, j) covers rows [i stride - pad, i stride - pad + kernel), clipped to the image; columns alike.
 MAX: the first of equal maxima wins. NaN is never a maximum; a window of nothing greater than -FLT_MAX
 (all NaN, or empty) gives -FLT_MAX, mask -1 and no gradient. AVE: divided by the window clipped to
-[-pad, H + pad): padding counts, the overhang beyond it does not. The gradient goes to bottom[0].
+[-pad, H + pad): padding counts, the overhang beyond it does not. STOCHASTIC, which takes no padding: TRAIN draws a
+value with a probability proportional to it, TEST gives the mean of that (caffe_lite.layers.stochastic_pooling). The
+gradient goes to bottom[0].
 
-Differs from Caffe: the average of an empty window is 0 (there -0 or NaN); STOCHASTIC is missing.
+Differs from Caffe: the average of an empty window is 0 (there -0 or NaN); STOCHASTIC runs on the CPU, too, with other
+random numbers, and has its own gradient in TEST (there it is TRAIN's, of whatever was drawn last).
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ import numpy as np
 from caffe_lite.blob import Blob
 from caffe_lite.cuda import Kernels
 from caffe_lite.layer import Layer
+from caffe_lite.layers import stochastic_pooling
 from caffe_lite.registry import register_layer
 
 kernels = Kernels(__file__)
@@ -36,7 +40,6 @@ class Pooling(Layer):
 
     def setup(self, bottom, top):
         p = self.param.pooling_param
-        self.check(p.pool != p.STOCHASTIC, "pool: STOCHASTIC is not available yet; there are MAX and AVE")
         self.check(p.pool == p.MAX or len(top) == 1, "only pool: MAX has a second top, the mask")
         if p.global_pooling:
             sized = any(p.HasField(f) for f in ("kernel_size", "kernel_h", "kernel_w"))
@@ -59,8 +62,12 @@ class Pooling(Layer):
         else:
             smaller = self.pad[0] < self.kernel[0] and self.pad[1] < self.kernel[1]
             self.check(smaller, f"pad must be smaller than the kernel, got pad {self.pad}, kernel {self.kernel}")
-        self.mask = Blob((), "int32", self.device)  # of the maxima: forward saves it for backward
+        self.stochastic = p.pool == p.STOCHASTIC
+        self.check(not (self.stochastic and any(self.pad)), f"pool: STOCHASTIC takes no padding, got pad {self.pad}")
+        self.picks = p.pool == p.MAX or self.stochastic and self.phase == 0  # one value of each window
+        self.mask = Blob((), "int32", self.device)  # where the picked values are: forward saves it for backward
         self.mask_is_kept = False
+        self.sums = Blob((), self.dtype, self.device)  # of the windows, for STOCHASTIC in TEST
 
     def _pair(self, p: Any, both: str, h: str, w: str) -> tuple[int, int]:
         """(height, width) of a parameter given once, or as its _h and _w."""
@@ -77,7 +84,7 @@ class Pooling(Layer):
         size = self._windows(height, 0), self._windows(width, 1)
         window = f"a {self.kernel[0]} x {self.kernel[1]} window with pad {self.pad}"
         self.check_shape(min(size) > 0, f"{window} does not fit {height} x {width}")
-        for blob in (*top, self.mask):
+        for blob in (*top, self.mask, self.sums):
             blob.reshape(n, c, *size)
         self.geometry = (*self.kernel, *self.stride, *self.pad)
 
@@ -91,6 +98,23 @@ class Pooling(Layer):
             windows -= 1
         return windows
 
+    def forward(self, bottom, top):
+        if not self.stochastic:
+            super().forward(bottom, top)
+        elif self.picks:
+            stochastic_pooling.draw(self, bottom[0].data, top[0].data, self.mask.data, self.kernel, self.stride)
+        else:
+            stochastic_pooling.mean(self, bottom[0].data, top[0].data, self.sums.data, self.kernel, self.stride)
+
+    def backward(self, top, propagate_down, bottom):
+        if not propagate_down[0]:
+            return
+        if self.stochastic and not self.picks:
+            saved = bottom[0].data, top[0].data, self.sums.data
+            stochastic_pooling.mean_backward(self, *saved, top[0].diff, bottom[0].diff, self.kernel, self.stride)
+        else:
+            super().backward(top, propagate_down, bottom)
+
     def forward_cpu(self, bottom, top):
         p = self.param.pooling_param
         # A TEST net seldom runs backward, which otherwise finds the maxima again.
@@ -100,13 +124,11 @@ class Pooling(Layer):
             top[1].data[...] = self.mask.data
 
     def backward_cpu(self, top, propagate_down, bottom):
-        if not propagate_down[0]:
-            return
         p = self.param.pooling_param
         if p.pool == p.MAX and not self.mask_is_kept:
             scratch = self.device.workspace("pooling", top[0].shape, self.dtype)
             _forward(bottom[0].data, True, True, scratch, self.mask.data, *self.geometry)
-        _backward(top[0].diff, p.pool == p.MAX, self.mask.data, bottom[0].diff, *self.geometry)
+        _backward(top[0].diff, self.picks, self.mask.data, bottom[0].diff, *self.geometry)
 
     def forward_gpu(self, bottom, top):
         p = self.param.pooling_param
@@ -119,11 +141,8 @@ class Pooling(Layer):
             top[1].data[...] = self.mask.data
 
     def backward_gpu(self, top, propagate_down, bottom):
-        if not propagate_down[0]:
-            return
-        p = self.param.pooling_param
         sizes = (*bottom[0].shape[2:], *top[0].shape[2:], *self.geometry)
-        if p.pool == p.AVE:
+        if not self.picks:
             kernels("pool_ave_backward", bottom[0].count, top[0].diff, *sizes, bottom[0].diff, dtype=self.dtype)
         else:
             saved = top[0].diff, self.mask.data

@@ -44,16 +44,19 @@ def calculate(x, y, number):
     simd.store(y, 4 * LANES, b - number)
     simd.store(y, 5 * LANES, 0.75 * b + a)
     simd.store(y, 6 * LANES, simd.relu(a))
+    simd.store(y, 7 * LANES, simd.keep(b, -2, 5))
+    simd.store(y, 8 * LANES, simd.keep(b, 3, 100))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_arithmetic(dtype):
     x = np.random.default_rng(0).integers(-9, 9, (2, LANES)).astype(dtype)
     x[0, 3], x[0, 4] = np.nan, -np.inf
-    y = np.zeros((7, LANES), dtype)
+    y = np.zeros((9, LANES), dtype)
     calculate(x, y, np.dtype(dtype).type(0.5))
     a, b = x
     want = [a + b, a - b, a * b, 2 * a, b - 0.5, 0.75 * b + a, np.where(a < 0, 0, a)]
+    want += [np.where(np.arange(LANES) < 5, b, 0), np.where(np.arange(LANES) >= 3, b, 0)]
     np.testing.assert_array_equal(y, np.array(want, dtype))
     assert y.dtype == dtype
 

@@ -62,9 +62,11 @@ def test_the_thread_ends_with_its_owner_and_keeps_no_argument_alive():
     argument = Batchlike()
     ahead.submit(id, argument)
     ahead.take()
-    time.sleep(0.01)
     gone = weakref.ref(argument)
     del argument
+    deadline = time.monotonic() + 10
+    while gone() is not None and time.monotonic() < deadline:
+        time.sleep(0.001)
     assert gone() is None
     thread = ahead._thread
     del ahead
@@ -78,13 +80,13 @@ class Batchlike:
 
 def test_the_interpreter_exits_while_a_thread_reads():
     script = """
-import time
+import threading, time
 from caffe_lite.data.prefetch import ReadAhead
-a, b = ReadAhead("a"), ReadAhead("b")
-a.submit(lambda: (time.sleep(0.3), print("finished")))
+a, b, begun = ReadAhead("a"), ReadAhead("b"), threading.Event()
+a.submit(lambda: (begun.set(), time.sleep(0.2), print("finished")))
 for i in range(1000):
     a.submit(time.sleep, 1)
-time.sleep(0.05)
+begun.wait()
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, "finished\n", "")
@@ -150,6 +152,8 @@ def test_a_state_is_that_after_the_last_batch_served(depth):
     layer, top = layer_of(Draws(), depth)
     begin = layer.state()
     first = forwards(layer, top, 4)
+    while depth and layer._ahead._results.qsize() < depth:
+        time.sleep(0.001)  # until all is read ahead that will be
     state = layer.state()
     then = forwards(layer, top, 4)
     layer.set_state(state)

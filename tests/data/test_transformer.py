@@ -10,7 +10,14 @@ import numpy as np
 import pytest
 
 from caffe_lite import prototxt, weights
-from caffe_lite.data.transformer import Transformer, datum_to_array, decode_image, planes_of, read_image
+from caffe_lite.data.transformer import (
+    Transformer,
+    _warn_not_encoded,
+    datum_to_array,
+    decode_image,
+    planes_of,
+    read_image,
+)
 from caffe_lite.errors import DataError
 from caffe_lite.proto import caffe_pb2
 from tests.data.data_files import datum, encode, pixels
@@ -204,6 +211,7 @@ def test_bytes_come_before_floats():
 
 
 def test_color_of_a_datum(caplog):
+    _warn_not_encoded.cache_clear()
     gray = pixels(5, channels=1)
     assert datum_to_array(parsed(datum(gray, kind="encoded")), True, "x").shape == (3, 6, 8)
     assert datum_to_array(parsed(datum(pixels(5), kind="encoded")), False, "x").shape == (1, 6, 8)

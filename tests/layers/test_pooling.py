@@ -134,7 +134,7 @@ class TestAveragePooling(PoolingCase):
 @pytest.mark.parametrize(
     "prototxt, message",
     [
-        ("pool: STOCHASTIC kernel_size: 2", "STOCHASTIC is not available yet"),
+        ("pool: STOCHASTIC kernel_size: 2 pad: 1", r"STOCHASTIC takes no padding, got pad \(1, 1\)"),
         ("pool: MAX", "needs kernel_size"),
         ("kernel_size: 2 kernel_h: 2", "not both"),
         ("kernel_h: 2", "needs kernel_size"),

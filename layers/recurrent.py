@@ -1,0 +1,196 @@
+"""Recurrent: what LSTM and RNN share. Not a layer type of its own.
+
+Behaves as Caffe's RecurrentLayer, with the products written over time instead of a net unrolled in time.
+T steps of time, N streams, I inputs, D = num_output, S inputs that do not change:
+    bottom[0]  x         (T, N, ...)   I = product of the axes after the second
+    bottom[1]  cont      (T, N)        0 where a sequence begins, 1 where one goes on
+    bottom[2]  x_static  (N, ...)      optional, one for each stream; S = product of the axes after the first
+    top[0]               (T, N, D)
+    expose_hidden: true adds a bottom and a top, (1, N, D), for each state: its value before the first step and
+    after the last.
+What enters step t is z_t = W_x x_t + b + W_static x_static + W_h (cont_t h_(t-1)); the step itself is the subclass's.
+Parameters: W_x (Z, I), b (Z,), [W_static (Z, S)], W_h (Z, D), and the subclass's.
+
+Without expose_hidden each forward goes on from the states that the one before left (zeros at first), and gradients
+stop there. T is fixed by setup; N may change.
+
+Differs from Caffe: with expose_hidden, gradients pass through the states (there they are dropped in silence); where
+N changes the states are zeros; x may have two axes, x_static one.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from caffe_lite.blob import Blob
+from caffe_lite.layer import Layer
+
+
+class Recurrent(Layer):
+    min_bottoms, min_tops = 2, 1
+    state_names: tuple[str, ...] = ("h",)  # h first: it is what W_h multiplies
+    gates = 1  # Z = gates * D
+
+    # ---- what a subclass writes, besides the two above
+
+    def add_output_params(self) -> None:
+        """Append the parameters that follow W_h."""
+
+    def step(self, t: int, z: Any, cont: Any, states: list[Any]) -> None:
+        """From z (N, Z), which may be overwritten and is kept, write states[k][t + 1]; states[k] is (T + 1, N, D)."""
+        raise NotImplementedError
+
+    def step_backward(self, t: int, z: Any, cont: Any, states: list[Any], d_states: list[Any], dz: Any) -> None:
+        """From d_states (N, D), the gradients of states[k][t + 1], write dz (N, Z) and those of states[k][t].
+
+        Of d_states[0], which reaches the step before through W_h only, nothing is to be written.
+        """
+        raise NotImplementedError
+
+    def output(self, h: Any, y: Any) -> None:
+        """y (T, N, D) from h (T, N, D)."""
+        y[...] = h
+
+    def output_backward(self, dy: Any, y: Any, h: Any) -> Any:
+        """The gradient of h from that of y; adds to the gradients of the output's parameters."""
+        return dy
+
+    # ---- Layer
+
+    def setup(self, bottom, top):
+        p = self.param.recurrent_param
+        self.check(p.num_output > 0, f"num_output must be > 0, got {p.num_output}")
+        exposed = len(self.state_names) if p.expose_hidden else 0
+        names = ", ".join(("x", "cont", *(f"{name}_0" for name in self.state_names[:exposed])))
+        wanted = f"needs {2 + exposed} bottoms ({names}), or {3 + exposed} with x_static after cont, got {len(bottom)}"
+        self.check(len(bottom) - exposed in (2, 3), wanted)
+        self.check(len(top) == 1 + exposed, f"needs {1 + exposed} top blob(s), got {len(top)}")
+        shape = bottom[0].shape
+        timed = len(shape) >= 2 and shape[0] > 0
+        self.check_shape(timed, f"x (bottom 0) must have shape (T, N, ...) with T > 0, got {shape}")
+        self.first_state = len(bottom) - exposed if exposed else None
+        self.has_static = len(bottom) - exposed == 3
+        self.steps, self.dim = shape[0], p.num_output
+        z = self.gates * self.dim
+        self.inputs = math.prod(shape[2:])
+        self.add_param((z, self.inputs), p.weight_filler)
+        self.add_param((z,), p.bias_filler)
+        if self.has_static:
+            static = bottom[2].shape
+            self.check_shape(len(static) >= 1, "x_static (bottom 2) must have shape (N, ...), got ()")
+            self.static_inputs = math.prod(static[1:])
+            self.add_param((z, self.static_inputs), p.weight_filler)
+        self.w_h = len(self.blobs)
+        self.add_param((z, self.dim), p.weight_filler)
+        self.add_output_params()
+        self.streams = -1
+        # Forward saves for backward what enters the steps, the states, and h as W_h sees it.
+        self.z = Blob((), self.dtype, self.device)
+        self.states = [Blob((), self.dtype, self.device) for _ in self.state_names]
+        self.h_kept = Blob((), self.dtype, self.device)
+
+    def allow_force_backward(self, bottom_index: int) -> bool:
+        return bottom_index != 1
+
+    def reshape(self, bottom, top):
+        shape = bottom[0].shape
+        fixed = len(shape) >= 2 and shape[0] == self.steps and math.prod(shape[2:]) == self.inputs
+        built_for = f"({self.steps}, N, ...) with {self.inputs} inputs"
+        self.check_shape(fixed, f"x (bottom 0) has shape {shape}; the layer is built for {built_for}")
+        n = shape[1]
+        cont = bottom[1].shape
+        self.check_shape(cont == (self.steps, n), f"cont (bottom 1) must have shape {(self.steps, n)}, got {cont}")
+        if self.has_static:
+            static = bottom[2].shape
+            fits = len(static) >= 1 and static[0] == n and math.prod(static[1:]) == self.static_inputs
+            wanted = f"({n}, ...) with {self.static_inputs} inputs"
+            self.check_shape(fits, f"x_static (bottom 2) must have shape {wanted}, got {static}")
+        for i in range(self.first_state or len(bottom), len(bottom)):
+            wanted = f"a state (bottom {i}) must have shape {(1, n, self.dim)}, got {bottom[i].shape}"
+            self.check_shape(bottom[i].shape == (1, n, self.dim), wanted)
+        top[0].reshape(self.steps, n, self.dim)
+        for blob in top[1:]:
+            blob.reshape(1, n, self.dim)
+        if n != self.streams:
+            self.streams = n
+            self.z.reshape(self.steps, n, self.gates * self.dim)
+            self.h_kept.reshape(self.steps, n, self.dim)
+            for state in self.states:
+                state.reshape(self.steps + 1, n, self.dim)
+            self.reset()
+
+    def reset(self) -> None:
+        """Forget: the next forward starts from states of zero."""
+        for state in self.states:
+            state.data[...] = 0
+
+    def _flat(self, array: Any) -> Any:
+        """The first two axes as one."""
+        return array.reshape(self.steps * self.streams, array.shape[-1])
+
+    def forward(self, bottom, top):
+        xp, z, kept = self.xp, self.z.data, self.h_kept.data
+        states = [s.data for s in self.states]
+        for k, state in enumerate(states):
+            state[0] = state[self.steps] if self.first_state is None else bottom[self.first_state + k].data[0]
+        xp.dot(self._matrix(bottom[0], self.inputs), self.blobs[0].data.T, out=self._flat(z))
+        z += self.blobs[1].data
+        if self.has_static:
+            z += xp.dot(bottom[2].data.reshape(self.streams, self.static_inputs), self.blobs[2].data.T)
+        w_h, cont = self.blobs[self.w_h].data.T, bottom[1].data
+        product = self.device.workspace("recurrent", z.shape[1:], self.dtype)
+        for t in range(self.steps):
+            xp.multiply(states[0][t], cont[t][:, None], out=kept[t])
+            xp.dot(kept[t], w_h, out=product)
+            z[t] += product
+            self.step(t, z[t], cont[t], states)
+        self.output(states[0][1:], top[0].data)
+        for blob, state in zip(top[1:], states, strict=False):
+            blob.data[0] = state[self.steps]
+
+    def _matrix(self, blob: Any, inputs: int, part: str = "data") -> Any:
+        return getattr(blob, part).reshape(self.steps * self.streams, inputs)
+
+    def backward(self, top, propagate_down, bottom):
+        self.check(not propagate_down[1], "cont (bottom 1) has no gradient: write propagate_down: false")
+        xp, z, cont = self.xp, self.z.data, bottom[1].data
+        states = [s.data for s in self.states]
+        d_h = self.output_backward(top[0].diff, top[0].data, states[0][1:])
+        w_h = self.blobs[self.w_h].data
+        dz = self.device.workspace("recurrent_dz", z.shape, self.dtype)
+        d_states = list(self.device.workspace("recurrent", (len(states), self.streams, self.dim), self.dtype))
+        for k, d in enumerate(d_states):
+            exposed = self.first_state is not None and top[1 + k].diff_in_use
+            d[...] = top[1 + k].diff[0] if exposed else 0
+        for t in reversed(range(self.steps)):
+            d_states[0] += d_h[t]
+            self.step_backward(t, z[t], cont[t], states, d_states, dz[t])
+            xp.dot(dz[t], w_h, out=d_states[0])
+            d_states[0] *= cont[t][:, None]
+        self._input_gradients(dz, bottom, propagate_down)
+        for k, d in enumerate(d_states if self.first_state is not None else ()):
+            if propagate_down[self.first_state + k]:
+                bottom[self.first_state + k].diff[0] = d
+
+    def _input_gradients(self, dz: Any, bottom: Any, propagate_down: Any) -> None:
+        """Of W_x, b, W_static, W_h, x and x_static, from dz (T, N, Z)."""
+        flat = self._flat(dz)
+        self.add_gradient(0, flat, self._matrix(bottom[0], self.inputs))
+        self.add_gradient(1, flat)
+        self.add_gradient(self.w_h, flat, self._flat(self.h_kept.data))
+        if propagate_down[0]:
+            self.xp.dot(flat, self.blobs[0].data, out=self._matrix(bottom[0], self.inputs, "diff"))
+        if not self.has_static:
+            return
+        total = dz.sum(axis=0)
+        self.add_gradient(2, total, bottom[2].data.reshape(self.streams, self.static_inputs))
+        if propagate_down[2]:
+            dx = bottom[2].diff.reshape(self.streams, self.static_inputs)
+            self.xp.dot(total, self.blobs[2].data, out=dx)
+
+    def add_gradient(self, index: int, dy: Any, x: Any = None) -> None:
+        """Add to parameter ``index`` of y = W x (dy^T x) or, without x, of a bias (the sum of dy), if it is wanted."""
+        if self.param_propagate_down[index]:
+            diff = self.blobs[index].diff
+            diff += dy.sum(axis=0) if x is None else self.xp.dot(dy.T, x)
