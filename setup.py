@@ -33,7 +33,7 @@ setup(
     packages=sorted(package_dir),
     package_dir=package_dir,
     package_data={
-        "caffe_lite": ["*.cuh", "py.typed"],
+        "caffe_lite": ["*.cu", "*.cuh", "py.typed"],
         "caffe_lite.proto": ["*.proto", "*.pyi"],
         "caffe_lite.layers": ["*.cu"],
         "caffe_lite.models": ["*/*.prototxt", "*/*.yml"],
@@ -45,6 +45,8 @@ setup(
         "numba>=0.59",  # the CPU kernels
         "protobuf>=4.25,<8",  # Caffe's messages, text and binary
         "opencv-contrib-python-headless>=4.8",  # images; selective search; needs no display libraries
+        "lmdb>=1.4",  # the Data layer's databases
+        "h5py>=3.10",  # HDF5Data, HDF5Output
         "pyyaml>=6",  # cfg files and param_str, by the safe loader only
         "threadpoolctl>=3.2",  # one BLAS thread inside loops that are parallel already
         "tqdm>=4.64",  # progress bars
@@ -53,6 +55,7 @@ setup(
     extras_require={
         "cuda12": ["cupy-cuda12x>=13"],  # GPU kernels, compiled at first use
         "cuda13": ["cupy-cuda13x>=13.6"],
+        "leveldb": ["plyvel>=1.5"],  # the Data layer's older databases; needs the LevelDB library
         "test": ["pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.90"],
         "dev": ["ruff>=0.6", "mypy>=1.11", "types-PyYAML", "types-protobuf", "types-tqdm", "build>=1.2"],
     },

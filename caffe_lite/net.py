@@ -50,7 +50,7 @@ class Net:
         param, positions = prototxt.read_net(network_file)
         param.state.phase = phase
         param.state.level = level
-        param.state.stage.extend(stages or ())  # type: ignore[arg-type]
+        param.state.stage.extend(stages or ())
         self._build(param, positions, dtype, device)
         if weights is not None:
             self.copy_from(weights)

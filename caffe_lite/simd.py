@@ -27,8 +27,9 @@ LANES = 16  # numbers in a Vector
 
 def _tile() -> tuple[int, int]:
     """Rows, and Vectors in a row, of the largest tile of sums that stays in registers (float32)."""
-    if config.CPU_FEATURES is not None:  # NUMBA_CPU_FEATURES: compile for another processor
-        has_512_bits = "+avx512f" in config.CPU_FEATURES
+    asked_for = config.CPU_FEATURES  # type: ignore[attr-defined]  # NUMBA_CPU_FEATURES
+    if asked_for is not None:
+        has_512_bits = "+avx512f" in asked_for
     else:
         try:
             has_512_bits = llvmlite.binding.get_host_cpu_features().get("avx512f", False)

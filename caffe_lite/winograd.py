@@ -10,7 +10,7 @@ One thread transforms a block of tiles, multiplies and transforms back while the
 cache; bias and ReLU are applied on the way out.
 
 The matrices come from the interpolation points 0, +-a, +-b and infinity. The usual a, b = 1, 2 make
-small integers, but 3/4, 3/2 lose a quarter of the digits that those lose and cost the same.
+small integers; 3/4, 3/2 make errors a quarter as large, at the same cost.
 
     x  (N, C_all, H, W)   of which channels [c0, c0 + C) are read
     w  (K_all, C, 3, 3)   of which kernels [k0, k0 + K) are used

@@ -31,7 +31,7 @@ def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
     content = _read(path)
     if not content:
         raise DataError(f"{os.fspath(path)}: the image file is empty")
-    if _is_cut_short(content):
+    if is_cut_short(content):
         raise DataError(f"{os.fspath(path)}: the image file is cut short ({len(content)} bytes); fetch it again")
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     try:
@@ -99,7 +99,7 @@ def _read(path: str | os.PathLike[str], count: int = -1) -> bytes:
         raise DataError(f"{os.fspath(path)}: cannot read the image: {error.strerror or error}") from error
 
 
-def _is_cut_short(content: bytes) -> bool:
+def is_cut_short(content: bytes) -> bool:
     """Does a JPEG or PNG lack its end mark? (OpenCV would fill the rest with grey and go on.)"""
     if content.startswith(_JPEG):
         return 0xD9 not in (code for code, _ in _jpeg_segments(content))

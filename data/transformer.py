@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from caffe_lite import weights
-from caffe_lite.data.image_blob import _is_cut_short
+from caffe_lite.data.image_blob import is_cut_short
 from caffe_lite.data.prefetch import generator_from
 from caffe_lite.errors import DataError, WeightsError
 
@@ -163,7 +163,7 @@ def decode_image(content: bytes, color: bool | None, where: str) -> np.ndarray:
     if not content:
         raise DataError(f"{where}: the image file is empty")
     # Whole JPEG files end with this mark, and looking through the file for it costs a third of decoding.
-    if not content.endswith(b"\xff\xd9") and _is_cut_short(content):
+    if not content.endswith(b"\xff\xd9") and is_cut_short(content):
         raise DataError(f"{where}: the image file is cut short ({len(content)} bytes); fetch it again")
     if color is None:
         flags = cv2.IMREAD_UNCHANGED

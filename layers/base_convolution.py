@@ -18,7 +18,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-
 from caffe_lite import direct, im2col, winograd, winograd_gradient
 from caffe_lite.channel_sums import add_channel_sums
 from caffe_lite.gpu_columns import GpuColumns
@@ -30,6 +29,7 @@ class BaseConvolution(Layer):
     min_bottoms = min_tops = 1
     equal_bottoms_tops = True
     bottom_is_x = True
+    columns: GpuColumns | None  # on a GPU
 
     def setup(self, bottom, top):
         p = self.param.convolution_param
@@ -50,7 +50,7 @@ class BaseConvolution(Layer):
         self.add_param((self.k * self.group, self.c, *self.sizes[0]), _filler(p, "weight_filler"))
         if p.bias_term:
             self.add_param((p.num_output,), _filler(p, "bias_filler"))
-        self.columns: GpuColumns | None = None
+        self.columns = None
 
     def make_geometry(self, size: Sizes) -> Geometry:
         """That of a bottom with the spatial axes ``size``."""
@@ -62,8 +62,8 @@ class BaseConvolution(Layer):
         built_for = f"{self.channels} channels on axis {self.axis} and {self.axes} spatial axes"
         self.check_shape(as_before, f"bottom has shape {shape}; the weights are for {built_for}")
         for i, other in enumerate(bottom):
-            same = f"bottoms share the weights, so they need one shape: bottom[{i}] has {other.shape}, bottom[0] {shape}"
-            self.check_shape(other.shape == shape, same)
+            shapes = f"bottom[{i}] has {other.shape}, bottom[0] {shape}"
+            self.check_shape(other.shape == shape, f"bottoms share the weights, so they need one shape: {shapes}")
         g = self.geometry = self.make_geometry(tuple(shape[self.axis + 1 :]))
         made = g.out if self.bottom_is_x else g.size
         fits = f"kernel {g.kernel}, dilation {g.dilation} and pad {g.pad} do not fit"
@@ -120,13 +120,14 @@ class BaseConvolution(Layer):
 
     def convolve(self, x: Any, c0: int, packed: Any, bias: Any, y: Any, k0: int, clip: bool = False) -> None:
         """y = w * x + bias; ``clip`` applies a ReLU. On a GPU without bias and ReLU."""
-        place = self.c, packed, bias, y, k0, self.k
+        c, k = self.c, self.k
+        kernel, stride, pad, dilation = self.sizes
         if self.columns is not None:
             self.columns.forward(x, c0, packed, y, k0)
         elif self.path == "winograd":
-            winograd.convolve(x, c0, *place, self.geometry.pad, self.device, clip)
+            winograd.convolve(x, c0, c, packed, bias, y, k0, k, pad, self.device, clip)
         elif self.path == "direct":
-            direct.convolve(x, c0, *place, *self.sizes, self.device, clip)
+            direct.convolve(x, c0, c, packed, bias, y, k0, k, kernel, stride, pad, dilation, self.device, clip)
         else:
             im2col.forward(x, c0, packed, bias, y, k0, self.geometry, self.device, clip)
 
@@ -152,8 +153,8 @@ class BaseConvolution(Layer):
         elif self.path == "direct" and stride == (1, 1):
             packed = direct.pack_weights(direct.turn_weights(w[k0 : k0 + self.k]), self.device)
             inverse = tuple(d * (n - 1) - p for d, n, p in zip(dilation, kernel, pad, strict=True))
-            place = self.k, packed, None, dx, c0, self.c
-            direct.convolve(dy, k0, *place, kernel, stride, inverse, dilation, self.device)
+            sizes = kernel, stride, inverse, dilation
+            direct.convolve(dy, k0, self.k, packed, None, dx, c0, self.c, *sizes, self.device)
         else:
             im2col.data_gradient(dy, k0, self._rows(self.blobs[0], k0), dx, c0, self.geometry, self.device)
 

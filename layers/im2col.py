@@ -24,13 +24,14 @@ from caffe_lite.registry import register_layer
 @register_layer("Im2col")
 class Im2col(Layer):
     exact_bottoms, exact_tops = 1, 1
+    columns: GpuColumns | None  # on a GPU
 
     def setup(self, bottom, top):
         p = self.param.convolution_param
         self.axis = self.canonical_axis(bottom[0], p.axis)
         self.axes = len(bottom[0].shape) - self.axis - 1
         self.sizes = im2col.read_sizes(p, self.axes, self.check)
-        self.columns: GpuColumns | None = None
+        self.columns = None
 
     def reshape(self, bottom, top):
         shape = bottom[0].shape

@@ -23,13 +23,14 @@ from caffe_lite.registry import register_layer
 @register_layer("SPP")
 class SPP(Layer):
     exact_bottoms, exact_tops = 1, 1
+    levels: list[Pooling]
+    pooled: list[Blob]  # their tops
 
     def setup(self, bottom, top):
         p = self.param.spp_param
         self.check(p.pyramid_height > 0, f"pyramid_height must be > 0, got {p.pyramid_height}")
         self.size = (0, 0)  # of the map that the levels are for
-        self.levels: list[Pooling] = []
-        self.pooled: list[Blob] = []
+        self.levels, self.pooled = [], []
         self.image = Blob((), self.dtype, self.device)  # the bottom, with a diff for one level after the other
 
     def reshape(self, bottom, top):
@@ -57,8 +58,9 @@ class SPP(Layer):
         for axis, size in ("h", bottom.height), ("w", bottom.width):
             kernel = -(-size // bins)
             pad = (kernel * bins - size + 1) // 2
-            cut = f"level {level} of the pyramid cuts {size} pixels into {bins} bins of {kernel}, with a pad of {pad}"
-            self.check_shape(pad < kernel, f"{cut}, which reaches the kernel: use a smaller pyramid_height, or larger maps")
+            cut = f"level {level} of the pyramid cuts {size} pixels into {bins} bins of {kernel}"
+            too_small = f"{cut}, with a pad of {pad}, which reaches the kernel"
+            self.check_shape(pad < kernel, f"{too_small}: use a smaller pyramid_height, or larger maps")
             setattr(p, f"kernel_{axis}", kernel)
             setattr(p, f"stride_{axis}", kernel)
             setattr(p, f"pad_{axis}", pad)

@@ -6,7 +6,8 @@ meant to be >= 0, as after a ReLU; sums run over the window, row by row, clipped
            running sum reaches u times the whole sum. u, in (0, 1], is a multiple of 2^-24 from caffe_lite.philox,
            so that every device draws the same. Mask as of MAX; the gradient goes to the value drawn.
     TEST   the mean of that, sum x^2 / sum x, or 0 where sum x is not above 0
-Where no value can be drawn (an empty window, a negative or a NaN sum) TRAIN gives 0, or NaN for the NaN, and no gradient.
+Where no value can be drawn (an empty window, a negative or a NaN sum) TRAIN gives 0, or NaN for the NaN, and no
+gradient.
 """
 
 from __future__ import annotations

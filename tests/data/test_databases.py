@@ -33,7 +33,9 @@ def written(path, backend="LMDB", values=VALUES):
 
 def test_records_come_in_the_order_of_keys_and_again(tmp_path, backend):
     path = str(tmp_path / "db")
-    assert write_database(path, [(b"b", b"2"), (b"\xff", b"4"), (b"a", b"1"), (b"b2", b"3"), (b"a", b"0")], backend) == 5
+    assert (
+        write_database(path, [(b"b", b"2"), (b"\xff", b"4"), (b"a", b"1"), (b"b2", b"3"), (b"a", b"0")], backend) == 5
+    )
     records = Records(path, backend)
     expected = [(b"a", b"0"), (b"b", b"2"), (b"b2", b"3"), (b"\xff", b"4")]
     assert records.key == b"a"
@@ -116,7 +118,7 @@ def test_the_other_backend(tmp_path):
 
 
 @pytest.mark.parametrize("keep", [0, 100, 9000, -40000])
-def test_an_lmdb_that_is_cut_short(tmp_path, keep):
+def test_an_lmdb_thatis_cut_short(tmp_path, keep):
     """Reading it would end the process with a bus error."""
     path = written(tmp_path / "db", values=[b"x" * 3000] * 50)
     file = os.path.join(path, "data.mdb")

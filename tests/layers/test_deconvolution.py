@@ -56,7 +56,7 @@ class DeconvolutionCase(LayerCase):
 class TestSmall(DeconvolutionCase):
     path = "im2col"
     layer = {
-        "4x4, twice as large": 'type: "Deconvolution" convolution_param { num_output: 3 kernel_size: 4 stride: 2 pad: 1 }',
+        "4x4": 'type: "Deconvolution" convolution_param { num_output: 3 kernel_size: 4 stride: 2 pad: 1 }',
         "group, no bias": """type: "Deconvolution"
             convolution_param { num_output: 6 kernel_size: 3 stride: 2 group: 2 bias_term: false }""",
         "dilation": 'type: "Deconvolution" convolution_param { num_output: 2 kernel_size: 2 dilation: 3 pad: 1 }',

@@ -84,7 +84,11 @@ def test_a_state_that_does_not_fit_changes_nothing(tmp_path):
     net = build(write(tmp_path), layer(tmp_path))
     state = net.layers[0].state()
     batches(net, 1)
-    for change, message in (({"files": 2}, "list of 2 files"), ({"row": 9}, "row 9, the file has 4"), ({"row": "x"}, "dam")):
+    for change, message in (
+        ({"files": 2}, "list of 2 files"),
+        ({"row": 9}, "row 9, the file has 4"),
+        ({"row": "x"}, "dam"),
+    ):
         with pytest.raises(DataError, match=message):
             net.layers[0].set_state(state | change)
     assert numbers(batches(net, 1)) == [2, 3]
@@ -119,7 +123,9 @@ def test_a_file_whose_rows_have_another_shape(tmp_path):
     change(write(tmp_path) / "rows 1.h5", x=np.zeros((3, 2, 4)))
     net = build(tmp_path, layer(tmp_path, 3))
     batches(net, 1)
-    with pytest.raises(DataError, match=r"'source' .*rows 1.h5: the rows of dataset 'x' have shape \(2, 4\), .* \(2, 3\)"):
+    with pytest.raises(
+        DataError, match=r"'source' .*rows 1.h5: the rows of dataset 'x' have shape \(2, 4\), .* \(2, 3\)"
+    ):
         net.forward()
 
 

@@ -65,14 +65,18 @@ def test_batches_of_various_sizes(build, tmp_path):
     with h5py.File(tmp_path / "out.h5") as file:
         assert (file["data"].shape, file["label"].shape) == ((7, 3, 1, 1), (7, 1, 1, 1))
     net.blobs["x"].reshape(5, 4)
-    with pytest.raises(DataError, match=r"layer 'out' .*out.h5: the rows of 'data' have shape \(4, 1, 1\), .* \(3, 1, 1\)"):
+    with pytest.raises(
+        DataError, match=r"layer 'out' .*out.h5: the rows of 'data' have shape \(4, 1, 1\), .* \(3, 1, 1\)"
+    ):
         net.forward()
 
 
 def test_bad_input(build):
     with pytest.raises(NetError, match="needs the name of the file"):
         build((2,), (2,), "")
-    with pytest.raises(DataError, match=r"layer 'out' \(HDF5Output\): .*absent/out.h5: the HDF5 file cannot be written"):
+    with pytest.raises(
+        DataError, match=r"layer 'out' \(HDF5Output\): .*absent/out.h5: the HDF5 file cannot be written"
+    ):
         build((2,), (2,), "absent/out.h5")
     with pytest.raises(ShapeError, match=r"as many items, got shapes \(2, 3\) and \(3,\)"):
         build((2, 3), (3,))

@@ -124,7 +124,7 @@ def test_bad_lists(folder, content, message):
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
-def test_an_image_that_is_cut_short(folder, suffix):
+def test_an_image_thatis_cut_short(folder, suffix):
     (folder / "an image 3.png").write_bytes(encode(pixels(3, 64, 64), suffix)[:-100])
     net = build(folder, layer(folder))
     batches(net, 1)

@@ -55,7 +55,7 @@ class TestSPP(LayerCase):
             return levels[0]
         return np.concatenate([y.reshape(x.shape[0], x.shape[1] * 4**n) for n, y in enumerate(levels)], axis=1)
 
-    @any_shape(n=st.integers(0, 2), c=st.integers(1, 2), h=st.sampled_from([4, 7, 8, 11]), w=st.sampled_from([4, 9, 15]))
+    @any_shape(n=st.integers(0, 2), c=st.integers(1, 2), h=st.sampled_from([4, 7, 11]), w=st.sampled_from([8, 9]))
     def test_any_shape(self, rng, n, c, h, w):
         return [rng.normal(size=(n, c, h, w))]
 

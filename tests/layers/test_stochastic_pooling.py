@@ -85,6 +85,15 @@ class TestTraining(StochasticCase):
         assert sorted(dx[dx != 0]) == sorted(y.ravel())
         np.testing.assert_array_equal(dx[dx != 0], device.to_host(bottoms[0].data)[dx != 0])
 
+    def test_of_a_window_of_zeros_the_first_is_drawn(self, device):
+        layer, bottoms, tops = self.build(device, [np.zeros((1, 1, 4, 4))], "2x2")
+        self._run(layer, bottoms, tops)
+        tops[0].diff[...] = 3
+        layer.backward(tops, [True], bottoms)
+        want = np.zeros((4, 4))
+        want[::2, ::2] = 3
+        np.testing.assert_array_equal(device.to_host(bottoms[0].diff)[0, 0], want)
+
 
 class TestTesting(StochasticCase):
     phase = caffe_lite.TEST
