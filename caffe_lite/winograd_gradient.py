@@ -51,7 +51,7 @@ def weight_gradient(
     tiles = (_ceil(dy.shape[2], 4), _ceil(dy.shape[3], 4))
     total = dy.shape[0] * tiles[0] * tiles[1]
     v_width, m_width = _round_up(channels, PANEL), _round_up(kernels, KERNEL_PANEL)
-    stretch = max(64, min(512, STRETCH_BYTES // (FREQUENCIES * (v_width + m_width) * x.itemsize)))
+    stretch = max(64, min(2048, STRETCH_BYTES // (FREQUENCIES * (v_width + m_width) * x.itemsize)))
     stretch = _ceil(total, _ceil(total, stretch))
     v = _scratch(device, "winograd_tiles", FREQUENCIES * stretch * (v_width + m_width), x.dtype)
     v, m = np.split(v, [FREQUENCIES * stretch * v_width])

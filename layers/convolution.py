@@ -6,7 +6,8 @@ Behaves as Caffe's ConvolutionLayer. N: product of the axes before ``axis``, C c
     blobs[0]   weights, (K, C / G, *kernel); kernels of group g meet channels [g C / G, (g + 1) C / G)
     blobs[1]   bias, (K,), unless bias_term: false
 C is fixed by setup; N and ``in`` may change. Gradients go to the bottoms (overwritten), the weights and the bias
-(added to). How the products are computed: caffe_lite.layers.base_convolution.
+(added to). How the products are computed: caffe_lite.layers.base_convolution; on the direct path the gradient to the
+weights is caffe_lite.direct_gradient's.
 
 Differs from Caffe: ``engine: CUDNN`` is the same as DEFAULT, and works with a dilation; a kernel that is larger than
 the padded bottom is an error; an in-place ReLU that comes next is done here, as the top is written.
@@ -14,6 +15,9 @@ the padded bottom is an error; an in-place ReLU that comes next is done here, as
 
 from __future__ import annotations
 
+from typing import Any
+
+from caffe_lite import direct_gradient
 from caffe_lite.cuda import Kernels
 from caffe_lite.im2col import Geometry, Sizes
 from caffe_lite.layers.base_convolution import BaseConvolution
@@ -55,3 +59,10 @@ class Convolution(BaseConvolution):
                     self.add_weight_gradient(self.flat(b), c0, dy, k0)
                 if wanted:
                     self.data_gradient(dy, k0, self.flat(b, "diff"), c0)
+
+    def add_weight_gradient(self, x: Any, c0: int, dy: Any, k0: int) -> None:
+        if self.columns is not None or self.path != "direct":
+            return super().add_weight_gradient(x, c0, dy, k0)
+        rows = self.blobs[0].diff[k0 : k0 + self.k].reshape(self.k, -1)
+        kernel, stride, pad, dilation = self.sizes
+        direct_gradient.weight_gradient(x, c0, dy, k0, rows, kernel, stride, pad, dilation, self.device)
