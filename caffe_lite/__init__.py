@@ -27,6 +27,7 @@ from caffe_lite.layer import Layer  # noqa: E402
 from caffe_lite.net import Net  # noqa: E402
 from caffe_lite.registry import layer_type_list  # noqa: E402
 from caffe_lite.solver import Solver, get_solver  # noqa: E402
+from caffe_lite.threads import get_num_threads, set_num_threads  # noqa: E402
 
 __version__ = "0.1.0"
 TRAIN, TEST = 0, 1
@@ -47,10 +48,12 @@ __all__ = [
     "SolverError",
     "UnknownTypeError",
     "WeightsError",
+    "get_num_threads",
     "get_solver",
     "layer_type_list",
     "set_device",
     "set_mode_cpu",
     "set_mode_gpu",
+    "set_num_threads",
     "set_random_seed",
 ]

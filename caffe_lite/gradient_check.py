@@ -178,7 +178,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 class _Probe:
-    """Runs a layer again and again from the same state: parameters, random stream."""
+    """Runs a layer again and again from the same state: parameters, random stream, memory."""
 
     def __init__(self, layer: Layer, bottoms: Sequence[Blob], tops: Sequence[Blob]) -> None:
         self.layer, self.bottoms, self.tops = layer, bottoms, tops
@@ -191,6 +191,7 @@ class _Probe:
         for blob, start in zip(self.blobs, self.start, strict=True):
             blob.data[...] = start + by if blob is moved else start
         self.layer.device.rng.bit_generator.state = self.random_state
+        self.layer.forget()
         self.layer.forward(self.bottoms, self.tops)
         return [np.array(self.layer.device.to_host(t.data)) for t in self.tops]
 

@@ -82,6 +82,9 @@ class Layer:
         """Fill the bottoms' diffs, add to the parameters' diffs."""
         self._half("backward")(top, propagate_down, bottom)
 
+    def forget(self) -> None:
+        """Forget what one forward carries over to the next, if anything (a recurrent state)."""
+
     def allow_force_backward(self, bottom_index: int) -> bool:
         """May force_backward ask for the gradient of this bottom?"""
         return True

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from caffe_lite import device as devices
-from caffe_lite import graph, prototxt, registry, transfer, upgrade, weights
+from caffe_lite import graph, prototxt, registry, threads, transfer, upgrade, weights
 from caffe_lite.blob import Blob, BlobVec, HostBlob
 from caffe_lite.errors import CaffeError, NetError, ShapeError, did_you_mean
 from caffe_lite.graph import LayerNode, LayerSpec
@@ -234,6 +234,7 @@ class Net:
     def run_forward(self, start: int = 0, end: int | None = None) -> None:
         """Reshape and run layers ``start`` to ``end`` inclusive, without waiting for the device."""
         end = len(self.nodes) - 1 if end is None else end
+        threads.apply()
         done_by_fusion = -1
         for i in range(start, end + 1):
             node = self.nodes[i]
@@ -262,6 +263,7 @@ class Net:
 
     def _backward(self, start: int, end: int) -> None:
         """Run layers ``start`` down to ``end`` inclusive, backward."""
+        threads.apply()
         for i in range(start, end - 1, -1):
             node = self.nodes[i]
             if not node.needs_backward:

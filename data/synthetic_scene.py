@@ -67,7 +67,7 @@ def _attempt(rng: np.random.Generator, size: tuple[int, int]) -> Scene:
         visible.append(seen)
         placed.append(new)
     for i in range(len(placed)):
-        if rng.random() < 0.18:
+        if rng.random() < 0.14:
             bar, colours = _bar(rng, visible[i])
             _paint(canvas, bar, colours)
             for before in visible:
@@ -101,11 +101,11 @@ def _place(rng: np.random.Generator, canvas: Image, placed: list[_Placed], visib
     """An object at a place where it leaves enough of the earlier ones; None if there is none."""
     height, width = canvas.shape[:2]
     shape = _pick(rng, len(CLASSES))
-    spare = 0.12 if rng.random() < 0.08 else 0.78  # share of an earlier object that must stay visible
+    spare = 0.12 if rng.random() < 0.08 else 0.84  # share of an earlier object that must stay visible
     inside = (0.35, 0.65) if rng.random() < 0.1 else (0.94, 1.01)  # share of the object within the image
     for _ in range(40):
         radius = _between(rng, 24.0, 50.0) * min(1.0, min(width, height) / 130)
-        scale = radius * np.array([1.0, _between(rng, 0.82, 1.0)])
+        scale = radius * np.array([1.0, _between(rng, 0.88, 1.0)])
         x, y = _between(rng, 0.0, width), _between(rng, 0.0, height)
         angle = _between(rng, 0.0, 2 * np.pi)
         reach = int(1.15 * radius) + 3  # no shape is larger than 1.1 radii
@@ -153,11 +153,11 @@ def _star(points: int, outer: float, inner: float) -> list[tuple[float, float]]:
     return [(float(r * np.sin(a)), float(-r * np.cos(a))) for r, a in zip(radii, angles, strict=True)]
 
 
-_A, _B = 0.33, 1.0  # half width and half length of the cross's arms
+_A, _B = 0.3, 1.0  # half width and half length of the cross's arms
 _POLYGONS = {
     "square": [(-0.82, -0.82), (0.82, -0.82), (0.82, 0.82), (-0.82, 0.82)],
     "triangle": [(0.0, -1.0), (0.95, 0.75), (-0.95, 0.75)],
-    "star": _star(5, 1.1, 0.46),
+    "star": _star(5, 1.1, 0.42),
     "cross": [(-_A, -_B), (_A, -_B), (_A, -_A), (_B, -_A), (_B, _A), (_A, _A)]
     + [(_A, _B), (-_A, _B), (-_A, _A), (-_B, _A), (-_B, -_A), (-_A, -_A)],
 }
@@ -192,8 +192,8 @@ def _fill(rng: np.random.Generator, ground: Image, alpha: Image, u: Image, v: Im
 
 
 def _object_pattern(rng: np.random.Generator, x: Image, y: Image) -> Image:
-    """Brightness added to an object, about -14 to 14, in its own turned coordinates."""
-    kind, step, strength = _pick(rng, 5), _between(rng, 7.0, 14.0), _between(rng, 7.0, 14.0)
+    """Brightness added to an object, about -11 to 11, in its own turned coordinates."""
+    kind, step, strength = _pick(rng, 5), _between(rng, 7.0, 14.0), _between(rng, 6.0, 11.0)
     phase = _between(rng, 0.0, 2 * np.pi)
     wave_x, wave_y = np.sin(2 * np.pi * x / step + phase), np.sin(2 * np.pi * y / step + phase)
     if kind == 0:
@@ -208,7 +208,7 @@ def _object_pattern(rng: np.random.Generator, x: Image, y: Image) -> Image:
 
 
 def _bar(rng: np.random.Generator, alpha: Image) -> tuple[Image, Image]:
-    """A bar through what is seen of an object: coverage (H, W), colours (H, W, 3); it ends shortly outside."""
+    """A dark bar through what is seen of an object: coverage (H, W), colours (H, W, 3); it ends shortly outside."""
     height, width = alpha.shape
     rows, columns = (found if len(found) else np.array([0]) for found in _extent(alpha))
     reach = 0.5 * max(np.ptp(columns), np.ptp(rows)) * _between(rng, 1.2, 1.6)
@@ -219,13 +219,13 @@ def _bar(rng: np.random.Generator, alpha: Image) -> tuple[Image, Image]:
     )
     u, v = _own_coordinates(width, height, middle, _between(rng, 0.0, 2 * np.pi), np.ones(2))
     coverage = np.clip(0.5 - np.maximum(np.abs(u) - reach, np.abs(v) - thick), 0.0, 1.0)
-    colours = _colour(rng) + (14.0 * np.sin(u / 3.0))[..., np.newaxis]
+    colours = _colour(rng, value=(0.1, 0.3)) + (8.0 * np.sin(u / 3.0))[..., np.newaxis]
     return coverage, np.clip(colours, 0.0, 255.0)
 
 
 def _background(rng: np.random.Generator, width: int, height: int) -> Image:
-    """A quiet texture between two near colours, (height, width, 3)."""
-    first = _colour(rng, saturation=(0.05, 0.4), value=(0.3, 0.9))
+    """A quiet, rather dark texture between two near colours, (height, width, 3)."""
+    first = _colour(rng, saturation=(0.05, 0.4), value=(0.2, 0.5))
     second = np.clip(first + 30.0 * (np.array([rng.random() for _ in range(3)]) - 0.5), 0, 255)
     x = np.arange(width, dtype=np.float64)
     y = np.arange(height, dtype=np.float64)[:, np.newaxis]
@@ -281,7 +281,7 @@ def _paint(canvas: Image, alpha: Image, colours: Image) -> None:
 def _colour(
     rng: np.random.Generator,
     saturation: tuple[float, float] = (0.35, 0.95),
-    value: tuple[float, float] = (0.35, 1.0),
+    value: tuple[float, float] = (0.75, 1.0),
 ) -> NDArray[np.float64]:
     """A random colour, B, G, R in 0 to 255, of the given ranges of saturation and value."""
     hue, s, v = 6 * rng.random(), _between(rng, *saturation), _between(rng, *value)

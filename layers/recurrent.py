@@ -118,9 +118,9 @@ class Recurrent(Layer):
             self.h_kept.reshape(self.steps, n, self.dim)
             for state in self.states:
                 state.reshape(self.steps + 1, n, self.dim)
-            self.reset()
+            self.forget()
 
-    def reset(self) -> None:
+    def forget(self) -> None:
         """Forget: the next forward starts from states of zero."""
         for state in self.states:
             state.data[...] = 0

@@ -1,4 +1,4 @@
-"""Every .cu of the layers compiles for real GPUs, in float and in double, and spills no registers.
+"""Every .cu of the layers and the engine compiles for real GPUs, in float and in double, and spills no registers.
 
 By nvcc if it is on PATH, and by NVRTC if its pip package is installed. Neither needs a GPU.
 """
@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 import caffe_lite.layers
-from caffe_lite.cuda import Kernels
+from caffe_lite.cuda import PRELUDE, Kernels
 
 FOLDER = Path(next(iter(caffe_lite.layers.__path__)))
-SOURCES = sorted(FOLDER.glob("*.cu"))
+SOURCES = [*sorted(FOLDER.glob("*.cu")), *sorted(PRELUDE.parent.glob("*.cu"))]
 ARCHITECTURES = ("sm_80", "sm_90")
 CTYPES = ("float", "double")
 NVCC = shutil.which("nvcc")

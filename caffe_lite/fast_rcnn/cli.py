@@ -87,12 +87,20 @@ def _version() -> str:
     return f"fast-rcnn (caffe_lite {caffe_lite.__version__})"
 
 
-def _command(commands: Any, name: str, run: Callable[[Any], int | None], text: str, epilog: str) -> Any:
+def _command(
+    commands: Any,
+    name: str,
+    run: Callable[[Any], int | None],
+    text: str,
+    epilog: str,
+    threads: str = "one for each processor",
+) -> Any:
     parser = commands.add_parser(
         name, help=text, description=text, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.set_defaults(run=run)
     parser.add_argument("--gpu", type=int, metavar="N", help="use GPU N (default: the CPU)")
+    parser.add_argument("--threads", type=_positive, metavar="N", help=f"threads that compute (default: {threads})")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
 
@@ -145,7 +153,7 @@ def _add_detect(commands: Any) -> None:
 
 
 def _add_demo(commands: Any) -> None:
-    parser = _command(commands, "demo", demo_command, "make data, train, test and draw, all by itself", _DEMO_HELP)
+    parser = _command(commands, "demo", demo_command, "make data, train, test and draw, all by itself", _DEMO_HELP, "1")
     parser.add_argument("--out", default="output", metavar="DIR", help="output folder (default: output)")
     parser.add_argument("--seed", type=int, metavar="N", help="another dataset and other draws (default: 3)")
     parser.add_argument("--iters", type=_positive, metavar="N", help="training iterations")
@@ -167,16 +175,24 @@ def _truth(text: str) -> bool:
 
 def _set_up(args: Any) -> None:
     """Device and settings, before anything that reads them is imported."""
-    import caffe_lite
+    from caffe_lite import threads
     from caffe_lite.data.config import cfg_from_file, cfg_from_list
     from caffe_lite.models import resolve
 
-    if args.gpu is not None:
-        caffe_lite.set_device(args.gpu)
-        caffe_lite.set_mode_gpu()
+    _choose_device(args.gpu)
+    if args.threads is not None:
+        threads.set_num_threads(args.threads)
     if getattr(args, "cfg", None):
         cfg_from_file(resolve(args.cfg))
     cfg_from_list(args.set)
+
+
+def _choose_device(gpu: int | None) -> None:
+    import caffe_lite
+
+    if gpu is not None:
+        caffe_lite.set_device(gpu)
+        caffe_lite.set_mode_gpu()
 
 
 def _seed() -> None:
@@ -270,14 +286,10 @@ def detect_command(args: Any) -> None:
 
 
 def demo_command(args: Any) -> None:
-    import caffe_lite
-
-    if args.gpu is not None:
-        caffe_lite.set_device(args.gpu)
-        caffe_lite.set_mode_gpu()
+    _choose_device(args.gpu)
     from caffe_lite.fast_rcnn.demo import run_demo
 
-    run_demo(args.out, args.seed, args.iters, settings=args.set)
+    run_demo(args.out, args.seed, args.iters, settings=args.set, num_threads=args.threads or 1)
 
 
 if __name__ == "__main__":

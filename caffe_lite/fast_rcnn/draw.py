@@ -42,10 +42,10 @@ def draw_detections(
 
     ``dets[k]`` is the (D, 5) array of class k, rows (x1, y1, x2, y2, score); ``classes[k]`` its
     name; entry 0, the background, is not drawn. ``truth`` (G, 4) is drawn as a thin white outline.
-    An image whose shorter side is below ``shortest`` is enlarged by a whole factor first, so that
-    the text can be read.
+    An image whose shorter side is below ``shortest`` is enlarged to it first, so that the text can
+    be read.
     """
-    factor = max(1, -(-shortest // max(1, min(im.shape[:2]))))
+    factor = max(1.0, shortest / max(1, min(im.shape[:2])))
     picture = cv2.resize(im, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC) if factor > 1 else im.copy()
     if truth is not None:
         for box in truth:
@@ -53,14 +53,14 @@ def draw_detections(
     found = [(float(d[4]), k, d) for k in range(1, len(classes)) for d in dets[k]]
     found.sort(key=lambda item: item[0])  # the surest last, on top
     for _, k, det in found:
-        _rectangle(picture, det[:4], factor, colour(k), 2 + factor // 3)
+        _rectangle(picture, det[:4], factor, colour(k), 2 + int(factor) // 3)
     taken: list[tuple[int, int, int, int]] = []
     for score, k, det in reversed(found):  # the surest first choose their place
         _label(picture, f"{classes[k]} {score:.2f}", det[:4] * factor, colour(k), taken)
     return picture
 
 
-def _rectangle(picture: np.ndarray, box: np.ndarray, factor: int, bgr: tuple[int, int, int], thickness: int) -> None:
+def _rectangle(picture: np.ndarray, box: np.ndarray, factor: float, bgr: tuple[int, int, int], thickness: int) -> None:
     x1, y1 = (int(round(float(v) * factor)) for v in box[:2])
     x2, y2 = (int(round((float(v) + 1) * factor)) - 1 for v in box[2:4])  # x2, y2 are inclusive
     cv2.rectangle(picture, (x1, y1), (x2, y2), bgr, thickness, cv2.LINE_AA)
@@ -73,14 +73,14 @@ def _label(
     bgr: tuple[int, int, int],
     taken: list[tuple[int, int, int, int]],
 ) -> None:
-    """Write ``text`` on a filled strip at the box: above it, else inside, else below, where free."""
+    """Write ``text`` on a filled strip at the box: above it, below, or inside, where there is room."""
     height, width = picture.shape[:2]
     size = 0.52 * max(1.0, min(height, width) / 600)
     (w, h), base = cv2.getTextSize(text, _FONT, size, 1)
     w, h = w + 6, h + base + 4
     left = min(max(0, int(box[0])), max(0, width - w))
     right = min(max(0, int(box[2]) - w), max(0, width - w))
-    rows = (int(box[1]) - h, int(box[1]), int(box[3]), int(box[3]) - h)
+    rows = [int(box[1]) - h, int(box[1]), int(box[3]), *range(int(box[1]) + h, max(int(box[3]), 2 * h), h)]
     places = [(x, min(max(0, y), max(0, height - h))) for y in rows for x in (left, right)]
     free = [p for p in places if not any(_overlap((*p, w, h), other) for other in taken)]
     x, y = (free or places)[0]

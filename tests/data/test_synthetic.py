@@ -115,8 +115,8 @@ def test_shapes_are_what_they_are_called(name):
         "ring": np.pi * (1.0 - 0.48**2),
         "square": 1.64**2,
         "triangle": 0.5 * 1.9 * 1.75,
-        "star": 5 * np.sin(np.pi / 5) * 1.1 * 0.46,
-        "cross": 2 * (0.66 * 2.0) - 0.66**2,
+        "star": 5 * np.sin(np.pi / 5) * 1.1 * 0.42,
+        "cross": 2 * (0.6 * 2.0) - 0.6**2,
     }
     assert inside.sum() / 200**2 == pytest.approx(areas[name], rel=0.01)
     assert at(0, 0) == (name != "ring")

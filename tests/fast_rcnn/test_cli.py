@@ -81,7 +81,10 @@ def test_detect_draws_and_lists(capsys: pytest.CaptureFixture[str]) -> None:
     ("words", "expected"),
     [
         (["train-net", "--solver", "absent.prototxt"], "absent.prototxt"),
-        (["train-net", "--solver", "models/mini/solver.prototxt", "--set", "TRAIN.SCALE", "3"], "did you mean 'SCALES'"),
+        (
+            ["train-net", "--solver", "models/mini/solver.prototxt", "--set", "TRAIN.SCALE", "3"],
+            "did you mean 'SCALES'",
+        ),
         (["train-net", "--solver", "models/mini/solver.prototxt", "--cfg", "absent.yml"], "absent.yml"),
         (["test-net", "--def", TEST_NET, "--net", "absent.caffemodel"], "absent.caffemodel"),
         (["detect", "--def", TEST_NET, "--image", "absent.jpg"], "absent.jpg"),

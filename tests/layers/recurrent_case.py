@@ -69,7 +69,7 @@ class PlainCase(RecurrentCase):
             blob.data[...] = device.xp.asarray(values)
         parts.append(self._run(layer, bottoms, tops)[0])
         np.testing.assert_allclose(np.concatenate(parts), whole, atol=1e-12)
-        layer.reset()
+        layer.forget()
         afresh = self._run(layer, bottoms, tops)[0]
         assert np.abs(afresh[0] - whole[3]).max() > 1e-3
         cont[3] = 0
