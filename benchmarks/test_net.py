@@ -90,7 +90,9 @@ def main() -> None:
     print(f"{args.net}, {args.size[0]}x{args.size[1]}, {args.rois} RoIs; sgemm {rate:.0f} GFLOP/s")
     print(f"caffe_lite  median {median:6.2f} s  (min {min(times):.2f}, max {max(times):.2f}, first {first:.2f})  "
           f"peak {memory:.2f} GB")  # fmt: skip
-    print(f"Caffe 1.0          {seconds:6.2f} s  (scaled {scaled:.2f} s: {scaled / median:.2f}x)  peak {gigabytes:.2f} GB")
+    print(
+        f"Caffe 1.0          {seconds:6.2f} s  (scaled {scaled:.2f} s: {scaled / median:.2f}x)  peak {gigabytes:.2f} GB"
+    )
     if args.layers:
         for spent, name, kind in sorted(layer_times(net), reverse=True)[:20]:
             print(f"  {spent * 1e3:9.1f} ms  {name:<12} {kind}")

@@ -15,6 +15,7 @@ import numpy as np
 
 from caffe_lite.errors import DeviceError
 
+
 class Device:
     """The CPU (``is_gpu`` False, ``xp`` numpy) or a GPU (``is_gpu`` True, ``xp`` cupy)."""
 

@@ -41,7 +41,7 @@ class Row:
 
     @property
     def verdict(self) -> str:
-        """"ok", "kink", "by rule" (a faithful rule that is not a gradient) or "WRONG"."""
+        """ "ok", "kink", "by rule" (a faithful rule that is not a gradient) or "WRONG"."""
         if self.error <= TOLERANCE:
             return "ok"
         return "kink" if self.kink else "by rule" if self.caveat else "WRONG"

@@ -356,7 +356,7 @@ class _Parser:
         if self.token.kind == "open":
             self.fail(f"{field.name}: the string is not closed on its line")
         if first.kind != "string":
-            hint = f"; write {field.name}: \"{first.text}\"" if first.kind in ("word", "number") else ""
+            hint = f'; write {field.name}: "{first.text}"' if first.kind in ("word", "number") else ""
             self.fail(f"{field.name} takes a string in quotes, got {first}{hint}", first.offset)
         if field.type == "bytes":
             return content

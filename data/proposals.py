@@ -30,6 +30,7 @@ import numpy as np
 from caffe_lite.atomic import atomic_write
 from caffe_lite.data.image_blob import read_image
 from caffe_lite.errors import DataError, did_you_mean
+from caffe_lite.progress import progress_bar
 
 _MODES = {"fast": "switchToSelectiveSearchFast", "quality": "switchToSelectiveSearchQuality"}
 _CACHE_VERSION = 1  # raise it when the same image and settings would give other boxes
@@ -286,6 +287,4 @@ def _warn_not_cached(path: str, error: OSError) -> None:
 def _progress(items: Sequence[Any], shown: bool) -> Any:
     if not shown:
         return items
-    from tqdm import tqdm
-
-    return tqdm(items, desc="selective search", unit="image", leave=False, delay=0.5)
+    return progress_bar(items, desc="selective search", unit="image", leave=False, delay=0.5)

@@ -40,7 +40,11 @@ class Accuracy(Layer):
         self.ignore = p.ignore_label if p.HasField("ignore_label") else NOBODY
 
     def example(self, bottom_index, bottom, rng):
-        return rng.integers(0, bottom[0].shape[self.param.accuracy_param.axis], bottom[1].shape) if bottom_index == 1 else None
+        return (
+            rng.integers(0, bottom[0].shape[self.param.accuracy_param.axis], bottom[1].shape)
+            if bottom_index == 1
+            else None
+        )
 
     def reshape(self, bottom, top):
         axis = self.canonical_axis(bottom[0], self.param.accuracy_param.axis)

@@ -57,7 +57,11 @@ class InfogainLoss(LossLayer):
         return bottom_index == 0
 
     def example(self, bottom_index, bottom, rng):
-        return rng.integers(0, bottom[0].shape[self.param.infogain_loss_param.axis], bottom[1].shape) if bottom_index == 1 else None
+        return (
+            rng.integers(0, bottom[0].shape[self.param.infogain_loss_param.axis], bottom[1].shape)
+            if bottom_index == 1
+            else None
+        )
 
     def reshape(self, bottom, top):
         axis = self.canonical_axis(bottom[0], self.param.infogain_loss_param.axis)

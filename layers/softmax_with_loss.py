@@ -46,7 +46,11 @@ class SoftmaxWithLoss(LossLayer):
         self.normalizer = self.xp.ones((), self.dtype)  # on the device: forward saves it for backward
 
     def example(self, bottom_index, bottom, rng):
-        return rng.integers(0, bottom[0].shape[self.param.softmax_param.axis], bottom[1].shape) if bottom_index == 1 else None
+        return (
+            rng.integers(0, bottom[0].shape[self.param.softmax_param.axis], bottom[1].shape)
+            if bottom_index == 1
+            else None
+        )
 
     def gradient_caveat(self, bottom):
         if not bool((self.prob.data < SMALLEST).any()):

@@ -73,9 +73,7 @@ def fill(draw, message):
 @QUICK
 @given(messages(), st.booleans(), st.booleans(), st.booleans())
 def test_reads_whatever_protobuf_writes(message, one_line, short, utf8):
-    text = text_format.MessageToString(
-        message, as_one_line=one_line, use_short_repeated_primitives=short, as_utf8=utf8
-    )
+    text = text_format.MessageToString(message, as_one_line=one_line, use_short_repeated_primitives=short, as_utf8=utf8)
     assert net(text) == message
 
 
@@ -154,8 +152,11 @@ def test_booleans_and_enums():
 
 
 def test_strings():
-    assert net(r"""name: "a" 'b'  # and
-        "c\n\t\\\"\'\x41\101\u00e9\U0001F600é" """).name == "abc\n\t\\\"'AAé😀é"
+    assert (
+        net(r"""name: "a" 'b'  # and
+        "c\n\t\\\"\'\x41\101\u00e9\U0001F600é" """).name
+        == "abc\n\t\\\"'AAé😀é"
+    )
     message = caffe_pb2.Datum()
     prototxt.parse(r"data: '\377\x0\000a'", message)
     assert message.data == b"\xff\x00\x00a"

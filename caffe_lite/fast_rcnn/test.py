@@ -24,6 +24,7 @@ from caffe_lite.data.config import cfg, get_output_dir
 from caffe_lite.data.image_blob import Float32, im_list_to_blob, prep_im_for_blob, read_image
 from caffe_lite.data.nms import nms
 from caffe_lite.errors import DataError, NetError
+from caffe_lite.progress import progress_bar
 
 AllBoxes = list[list[Float32]]
 
@@ -153,13 +154,11 @@ def detect_all(net: Any, imdb: Any, progress: bool = True) -> AllBoxes:
 
     Regions that are ground truth (gt_classes > 0) are not scored as detections.
     """
-    from tqdm import tqdm
-
     roidb = imdb.roidb
     count = len(imdb.image_index)
     all_boxes: AllBoxes = [[np.zeros((0, 5), np.float32)] * count for _ in range(imdb.num_classes)]
     caps = [ScoreCap(PER_SET * count) for _ in range(imdb.num_classes)]
-    for i in tqdm(range(count), desc="test", unit="image", disable=not progress):
+    for i in progress_bar(range(count), desc="test", unit="image", disable=not progress):
         path = imdb.image_path_at(i)
         scores, boxes = im_detect(net, read_image(path), roidb[i]["boxes"])
         if scores.shape[1] != imdb.num_classes:

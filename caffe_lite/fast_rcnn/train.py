@@ -10,7 +10,6 @@ coordinate. A snapshot is meant for testing, so the normalisation is folded into
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,6 +22,7 @@ from caffe_lite.data.roi_data_layer.roidb import add_bbox_regression_targets, pr
 from caffe_lite.errors import NetError, SolverError
 from caffe_lite.fast_rcnn.test import make_output_dir
 from caffe_lite.models import resolve
+from caffe_lite.progress import progress_bar
 from caffe_lite.proto import caffe_pb2
 from caffe_lite.solver_nets import train_net_param
 
@@ -95,13 +95,7 @@ class SolverWrapper:
         Raises SolverError if the loss becomes NaN or infinite, naming the iteration, the first bad
         layer and the images of the minibatch. Snapshots already written stay.
         """
-        from tqdm import tqdm
-
-        slow_output = 0.1 if sys.stderr.isatty() else 10.0  # a log file gets a line now and then
-        bar = tqdm(
-            total=max_iters, initial=self.solver.iter, desc="train", unit="it",
-            disable=not progress, mininterval=slow_output,
-        )  # fmt: skip
+        bar = progress_bar(total=max_iters, initial=self.solver.iter, desc="train", unit="it", disable=not progress)
         display = max(1, self.solver.param.display or 20)
         recent = self.losses["loss"]
         with bar:

@@ -1,10 +1,10 @@
 """Bottoms whose shapes hypothesis draws, for a LayerCase: forward against ``expected``, and the gradient::
 
-    class TestReLU(LayerCase):
-        ...
-        @any_shape(n=st.integers(0, 4), c=st.integers(1, 5))
-        def test_any_shape(self, rng, n, c):
-            return [rng.normal(size=(n, c))]
+class TestReLU(LayerCase):
+    ...
+    @any_shape(n=st.integers(0, 4), c=st.integers(1, 5))
+    def test_any_shape(self, rng, n, c):
+        return [rng.normal(size=(n, c))]
 """
 
 from __future__ import annotations

@@ -1,0 +1,18 @@
+"""Progress bars: live on a terminal, a line now and then where the output goes to a file."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+QUIET = 10.0  # seconds between two lines in a log file
+
+
+def progress_bar(*args: Any, **options: Any) -> Any:
+    """A tqdm bar; the arguments are tqdm's."""
+    from tqdm import tqdm
+
+    if not sys.stderr.isatty():
+        options.setdefault("mininterval", QUIET)
+        options.setdefault("maxinterval", QUIET)
+    return tqdm(*args, **options)
