@@ -63,7 +63,6 @@ setup(
         "console_scripts": ["caffe-lite = caffe_lite.cli:main", "fast-rcnn = caffe_lite.fast_rcnn.cli:main"],
     },
     classifiers=[
-        "License :: OSI Approved :: BSD License",
         "Programming Language :: Python :: 3",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
         "Typing :: Typed",

@@ -24,6 +24,10 @@ class Log(NeuronLayer):
         self.log_base = self.dtype.type(1) if base == -1 else np.log(base)
         self.input = InputCopy(self)
 
+    def example(self, bottom_index, bottom, rng):
+        wanted = self.scale != 0  # of positive numbers
+        return (rng.uniform(0.5, 1.5, bottom[0].shape) - self.shift) / self.scale if wanted else None
+
     @np.errstate(divide="ignore", invalid="ignore")
     def forward(self, bottom, top):
         self.input.keep(bottom, top)

@@ -35,6 +35,9 @@ class LSTMUnit(Layer):
     def allow_force_backward(self, bottom_index: int) -> bool:
         return bottom_index != 2
 
+    def example(self, bottom_index, bottom, rng):
+        return rng.integers(0, 2, bottom[2].shape) if bottom_index == 2 else None
+
     def reshape(self, bottom, top):
         shape = bottom[0].shape
         self.check_shape(len(shape) == 3 and shape[0] == 1, f"c_prev (bottom 0) must have shape (1, N, D), got {shape}")

@@ -30,6 +30,10 @@ class Power(NeuronLayer):
         self.constant = self.shift**self.power  # 1 if power is 0, even 0^0
         self.input = InputCopy(self)
 
+    def example(self, bottom_index, bottom, rng):
+        wanted = self.slope != 0 and self.power != np.floor(self.power)  # of positive numbers
+        return (rng.uniform(0.5, 1.5, bottom[0].shape) - self.shift) / self.scale if wanted else None
+
     @quietly
     def forward(self, bottom, top):
         if self.slope == 0:

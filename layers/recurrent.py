@@ -93,6 +93,9 @@ class Recurrent(Layer):
     def allow_force_backward(self, bottom_index: int) -> bool:
         return bottom_index != 1
 
+    def example(self, bottom_index, bottom, rng):
+        return rng.integers(0, 2, bottom[1].shape) if bottom_index == 1 else None
+
     def reshape(self, bottom, top):
         shape = bottom[0].shape
         fixed = len(shape) >= 2 and shape[0] == self.steps and math.prod(shape[2:]) == self.inputs
