@@ -147,6 +147,7 @@ def _add_detect(commands: Any) -> None:
     parser.add_argument("--boxes", metavar="FILE", help="regions, .mat or .npz (default: selective search)")
     parser.add_argument("--classes", nargs="+", metavar="NAME", help="names of the classes without the background")
     parser.add_argument("--conf", type=float, default=0.8, metavar="P", help="least score shown (default: 0.8)")
+    parser.add_argument("--top", type=_positive, default=20, metavar="N", help="show at most N (default: 20)")
     parser.add_argument("--nms", type=float, default=0.3, metavar="IOU", help="overlap suppressed (default: 0.3)")
     parser.add_argument("--out", metavar="PNG", help="drawing (default: output/detect/IMAGE.png)")
     _add_settings(parser)
@@ -276,11 +277,13 @@ def detect_command(args: Any) -> None:
         print("no --net: the weights are random, and what is found means nothing")
         detect.random_weights(net, cfg.RNG_SEED)
     classes = ["__background__", *args.classes] if args.classes else None
-    found = detect.detect_file(net, args.image, args.boxes, classes, args.conf, args.nms)
+    found = detect.detect_file(net, args.image, args.boxes, classes, args.conf, args.nms, top=args.top)
     print(f"{net.name}: {found.regions} regions in {found.seconds:.2f} s on {net.device}")
     if found.best_only:
         print(f"nothing scores {args.conf:g} or more; the best:")
     print(detection_table(found.dets, found.classes))
+    if found.left_out:
+        print(f"and {found.left_out} more that score {args.conf:g} or more; --top shows them")
     draw.save_png(out, draw.draw_detections(found.image, found.dets, found.classes))
     print(f"wrote {out}")
 

@@ -27,7 +27,7 @@ from caffe_lite.fast_rcnn.test import apply_nms, load_detections, make_output_di
 from caffe_lite.fast_rcnn.train import SolverWrapper, train_net
 from caffe_lite.models import resolve
 
-ITERS = 2500
+ITERS = 2000
 IMAGES = {"trainval": 320, "test": 80}
 SIZE = (200, 150)
 CONF = 0.6  # detections that are drawn
@@ -88,7 +88,7 @@ def _run(output: str, iters: int, images: dict[str, int], progress: bool) -> Dem
     train_set = get_imdb("synthetic_trainval", data=data)
     train_set.config["selective_search"] = {"progress": progress}
     _ = train_set.roidb
-    say(f"training for {iters} iterations")
+    say(f"training for {iters} iterations; the first run on a machine compiles for half a minute before")
     trained = train_net("models/mini/solver.prototxt", train_set, work, max_iters=iters, progress=progress)
     say(f"weights in {trained.snapshots[-1]}")
 

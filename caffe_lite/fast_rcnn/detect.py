@@ -30,6 +30,7 @@ class Found(NamedTuple):
     dets: list[np.ndarray]
     seconds: float  # of im_detect alone
     best_only: bool  # nothing passed the score, so the best few are given instead
+    left_out: int  # detections beyond the best ``top``
 
 
 def detect_file(
@@ -40,12 +41,14 @@ def detect_file(
     conf: float = 0.8,
     nms_thresh: float = 0.3,
     fallback: int = 5,
+    top: int = 20,
 ) -> Found:
     """Detect on an image file.
 
     ``boxes_path``: proposals as .mat (the original demo's) or .npz/.npy, see :func:`load_boxes`;
     None computes selective search. ``classes``: names of the K classes, background first; by default
-    VOC's 21 where K is 21, else numbers. If nothing scores ``conf`` the best ``fallback`` are given.
+    VOC's 21 where K is 21, else numbers. If nothing scores ``conf`` the best ``fallback`` are given,
+    and never more than the best ``top``.
     """
     im = read_image(image_path)
     boxes = selective_search(im) if boxes_path is None else load_boxes(boxes_path)
@@ -62,12 +65,13 @@ def detect_file(
     for k in range(1, count):
         rows = np.hstack((found[:, 4 * k : 4 * k + 4], scores[:, k, np.newaxis])).astype(np.float32)
         dets.append(rows[nms(rows, nms_thresh)])
-    enough = [d[d[:, 4] >= conf] for d in dets]
-    best_only = not any(map(len, enough))
-    if best_only:
-        values = np.sort(np.concatenate([d[:, 4] for d in dets]))
-        enough = [d[d[:, 4] >= values[-fallback:].min(initial=np.inf)] for d in dets]
-    return Found(im, len(boxes), names, enough, seconds, best_only)
+    values = np.sort(np.concatenate([d[:, 4] for d in dets]))[::-1]
+    passing = int((values >= conf).sum())
+    shown = min(passing or fallback, top, len(values))
+    least = values[shown - 1] if shown else np.inf
+    return Found(
+        im, len(boxes), names, [d[d[:, 4] >= least] for d in dets], seconds, not passing, max(passing - top, 0)
+    )
 
 
 def load_boxes(path: str | os.PathLike[str]) -> np.ndarray:
@@ -101,10 +105,10 @@ def check_inside(boxes: np.ndarray, shape: tuple[int, ...], where: str | os.Path
 
 
 def random_weights(net: Any, seed: int) -> None:
-    """Fill the weights that the prototxt left at zero: Gaussian with variance 1 / fan-in.
+    """Fill the weights that the prototxt left at zero: Gaussian with variance 1 / (2 fan-in).
 
-    Behind ReLUs each layer then halves the variance, so that deep nets score all classes about alike
-    rather than saturate the softmax.
+    Every layer and its ReLU then quarter the variance, so that classes score about alike: the pixels'
+    magnitude of 60 would otherwise saturate the softmax.
     """
     rng = np.random.default_rng(seed)
     for blobs in net.params.values():
@@ -112,4 +116,4 @@ def random_weights(net: Any, seed: int) -> None:
         if weights.ndim < 2 or weights.any():
             continue
         for row in weights:  # by outputs: fc6 of VGG16 alone holds 400 MB
-            row[...] = rng.standard_normal(row.shape, np.float32) * np.float32(1 / np.sqrt(row.size))
+            row[...] = rng.standard_normal(row.shape, np.float32) * np.float32(1 / np.sqrt(2 * row.size))

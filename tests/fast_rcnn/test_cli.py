@@ -73,6 +73,9 @@ def test_detect_draws_and_lists(capsys: pytest.CaptureFixture[str]) -> None:
     assert "weights are random" in out and "2 regions" in out and "nothing scores 1.5 or more; the best:" in out
     assert len(re.findall(r"^[a-f]  +\d\.\d{3}  .*\d\.\d$", out, re.MULTILINE)) == 5
     assert cv2.imread("output/detect/photo.png").shape[0] >= 480
+    assert main([*command, "--conf", "0", "--top", "3"]) == 0
+    out = capsys.readouterr().out
+    assert len(re.findall(r"^class \d  ", out, re.MULTILINE)) == 3 and re.search(r"^and \d+ more", out, re.MULTILINE)
     assert main([*command, "--classes", "a"]) == 1
     assert "2 class names" in capsys.readouterr().err
 
@@ -108,11 +111,11 @@ def test_errors_are_one_line_and_status_1(
 
 def test_weights_of_another_net_are_refused(devkit: str, capsys: pytest.CaptureFixture[str]) -> None:
     other = Path("other.prototxt")
-    other.write_text(Path(TEST_NET).read_text().replace("fc5", "fc9"))
+    other.write_text(Path(TEST_NET).read_text().replace("fc6", "fc9"))
     caffe_lite.Net(str(other), caffe_lite.TEST).save("other.caffemodel")
     words = ["test-net", "--def", TEST_NET, "--net", "other.caffemodel", "--imdb", "synthetic_test", "--data", devkit]
     assert main(words) == 1
-    assert "no weights for fc5" in capsys.readouterr().err
+    assert "no weights for fc6" in capsys.readouterr().err
 
 
 def test_a_missing_gpu_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:

@@ -197,7 +197,7 @@ def test_weights_are_copied_by_name_and_must_fit(devkit: str, tmp_path: Path) ->
     trained = run(devkit, tmp_path / "b", iters=1, pretrained_model=source)
     assert trained.copy_report.copied == list(trained.solver.net.params)
     solver = edited(tmp_path / "net", ("num_output: 192", "num_output: 64"))
-    with pytest.raises(WeightsError, match="fc5"):
+    with pytest.raises(WeightsError, match="fc6"):
         run(devkit, tmp_path / "c", iters=1, solver=solver, pretrained_model=source)
 
 
