@@ -37,7 +37,7 @@ from caffe_lite.errors import DataError
 
 DEVKIT = "VOCdevkit2007"
 MANIFEST = "manifest.json"
-_VERSION = 2  # raise it when the same settings would give other files
+VERSION = 2  # raise it when the same settings would give other files
 _PARTIAL = ".VOCdevkit2007.partial-"
 _OWN = {DEVKIT, "cache"}  # what may stand in the folder of a devkit of ours
 _QUALITY = 92
@@ -103,7 +103,7 @@ def _checked_settings(seed: int, images: Mapping[str, int] | None, size: tuple[i
         raise DataError(f"synthetic devkit: size must be from 100 to 4000 pixels a side, got {size[0]}x{size[1]}")
     if not 0 <= int(seed) < 2**63:
         raise DataError(f"synthetic devkit: seed must be in [0, 2^63), got {seed}")
-    return Settings(_VERSION, int(seed), counts, (int(size[0]), int(size[1])))
+    return Settings(VERSION, int(seed), counts, (int(size[0]), int(size[1])))
 
 
 def _reusable(root: str, settings: Settings) -> bool:

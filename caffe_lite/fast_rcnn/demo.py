@@ -72,7 +72,7 @@ def run_demo(
 
 def _run(output: str, iters: int, images: dict[str, int], progress: bool) -> DemoResult:
     work = make_output_dir(os.path.join(output, "demo"))
-    made_by = synthetic._VERSION  # pictures of an older release stay where they are
+    made_by = synthetic.VERSION  # pictures of an older release stay where they are
     name = "-".join(map(str, ["data", f"v{made_by}", cfg.RNG_SEED, *images.values()]))
     start = time.perf_counter()
 

@@ -17,8 +17,8 @@ import numpy as np
 
 from caffe_lite import prototxt, registry, upgrade
 from caffe_lite.data.config import cfg, get_output_dir
-from caffe_lite.data.roi_data_layer.layer import _num_classes as num_classes_of
-from caffe_lite.data.roi_data_layer.roidb import add_bbox_regression_targets, prepare_roidb
+from caffe_lite.data.roi_data_layer.layer import read_num_classes
+from caffe_lite.data.roi_data_layer.roidb import add_bbox_regression_targets, filter_roidb, prepare_roidb
 from caffe_lite.errors import NetError, SolverError
 from caffe_lite.fast_rcnn.test import make_output_dir
 from caffe_lite.models import resolve
@@ -159,7 +159,7 @@ def check_num_classes(net_param: Any, imdb_classes: int | None, origin: str) -> 
     boxes = _num_output(net, BBOX_LAYER)
     sources = [p.python_param for p in net.layer if p.type == "Python" and p.python_param.layer == "RoIDataLayer"]
     ours = [p.param_str for p in sources if p.module in _DATA_MODULES]
-    layer_classes = num_classes_of(ours[0]) if ours else None
+    layer_classes = read_num_classes(ours[0]) if ours else None
     given = [v for v in (imdb_classes, layer_classes, scores, None if boxes is None else boxes / 4) if v is not None]
     if len(set(given)) <= 1:
         return
@@ -199,7 +199,10 @@ def get_training_roidb(imdb: Any) -> Any:
     if cfg.TRAIN.USE_FLIPPED:
         imdb.append_flipped_images()
     prepare_roidb(imdb)
-    return imdb.roidb
+    kept = filter_roidb(imdb.roidb)
+    if len(kept) < len(imdb.roidb):
+        print(f"{imdb.name}: {len(imdb.roidb) - len(kept)} of {len(imdb.roidb)} entries have no region to train on")
+    return kept
 
 
 def train_net(

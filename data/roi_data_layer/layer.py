@@ -38,7 +38,7 @@ class RoIDataLayer(Layer):
     min_tops, max_tops = 3, 5
 
     def setup(self, bottom: Sequence[Any], top: Sequence[Any]) -> None:
-        self._num_classes = _num_classes(self.param_str)  # type: ignore[attr-defined]
+        self._num_classes = read_num_classes(self.param_str)  # type: ignore[attr-defined]
         columns = 4 * self._num_classes
         shapes = {"data": (1, 3, 100, 100), "rois": (1, 5), "labels": (1,)}
         if cfg.TRAIN.BBOX_REG:
@@ -161,7 +161,7 @@ class RoIDataLayer(Layer):
         return {"perm": self._perm.tolist(), "cur": self._cur, "random": random}
 
 
-def _num_classes(param_str: str) -> int:
+def read_num_classes(param_str: str) -> int:
     """num_classes out of the YAML mapping ``param_str``."""
     import yaml
 

@@ -16,6 +16,7 @@ from caffe_lite.blob import Blob
 from caffe_lite.data.config import cfg, cfg_from_file, preserved_cfg
 from caffe_lite.data.factory import get_imdb
 from caffe_lite.data.synthetic import make_devkit
+from caffe_lite.device import Device
 from caffe_lite.errors import DataError, NetError, SolverError, WeightsError
 from caffe_lite.fast_rcnn import train
 from caffe_lite.fast_rcnn.train import check_num_classes, read_solver, train_net, unnormalise
@@ -85,7 +86,7 @@ def test_five_iterations_end_to_end_and_again_to_the_bit(devkit: str, tmp_path: 
     assert [os.path.basename(path) for path in first.snapshots] == ["mini_fast_rcnn_iter_5.caffemodel"]
 
 
-def test_snapshots_hold_unnormalised_box_regression(devkit: str, tmp_path: Path) -> None:
+def test_snapshots_hold_unnormalised_box_regression(devkit: str, tmp_path: Path, device: Device) -> None:
     """The file's bbox_pred is W * std, b * std + mean; the net goes on as if nothing had been written."""
     cfg.TRAIN.SNAPSHOT_ITERS = 2
     cfg.TRAIN.SNAPSHOT_INFIX = "try"
