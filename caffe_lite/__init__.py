@@ -6,9 +6,9 @@ net.blobs["data"].data[...] = image
 probabilities = net.forward()["prob"]
 """
 
-from caffe_lite import numba_cache
+from caffe_lite import numba_setup
 
-numba_cache.ensure()  # before any module that imports numba
+numba_setup.prepare()  # before any module that imports numba
 
 from caffe_lite.blob import Blob  # noqa: E402
 from caffe_lite.device import set_device, set_mode_cpu, set_mode_gpu, set_random_seed  # noqa: E402

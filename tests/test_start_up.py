@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def run(code: str, **environment: str) -> str:
-    inherited = {k: v for k, v in os.environ.items() if k not in ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME")}
+    inherited = {k: v for k, v in os.environ.items() if k not in ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME", "OMP_WAIT_POLICY")}
     result = subprocess.run(
         [sys.executable, "-c", code],
         env={**inherited, "PYTHONPATH": str(ROOT), **environment},
@@ -28,9 +28,9 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
 def test_a_writable_place_is_found_for_compiled_kernels(tmp_path: Path) -> None:
     code = """
 import os
-from caffe_lite import numba_cache
-numba_cache._writable = lambda folder: False
-numba_cache.ensure()
+from caffe_lite import numba_setup
+numba_setup._writable = lambda folder: False
+numba_setup._ensure_cache()
 print(os.environ["NUMBA_CACHE_DIR"], oct(os.stat(os.environ["NUMBA_CACHE_DIR"]).st_mode & 0o777))
 """
     folder, mode = run(code, TMPDIR=str(tmp_path)).split()
@@ -39,3 +39,8 @@ print(os.environ["NUMBA_CACHE_DIR"], oct(os.stat(os.environ["NUMBA_CACHE_DIR"]).
 
 def test_an_ordinary_installation_keeps_numbas_own_place() -> None:
     assert run("import os, caffe_lite; print(os.environ.get('NUMBA_CACHE_DIR'))") == "None"
+
+
+def test_threads_that_wait_sleep_unless_the_user_says_otherwise() -> None:
+    code = "import os, caffe_lite; print(os.environ['OMP_WAIT_POLICY'])"
+    assert run(code) == "passive" and run(code, OMP_WAIT_POLICY="active") == "active"

@@ -1,8 +1,12 @@
-"""Where numba keeps compiled kernels when it finds no place itself.
+"""What numba must be told before it is imported: where compiled kernels go, and how its threads wait.
 
 numba writes beside the source file or into the user's cache folder. Where neither can be written (a
 read-only image, an account without a home) importing a cached kernel fails; a folder in the
 temporary directory then serves, owned by this user alone, since what lies in it is run.
+
+Its OpenMP threads spin for a while after each parallel loop, in case another one comes. What comes here
+is often a product, whose BLAS threads then share the processors with the spinning ones: a
+deconvolution took six times as long. OMP_WAIT_POLICY=passive makes them sleep.
 """
 
 from __future__ import annotations
@@ -18,8 +22,14 @@ def _writable(folder: Path) -> bool:
     return os.access(folder, os.W_OK | os.X_OK)
 
 
-def ensure() -> None:
-    """Set NUMBA_CACHE_DIR if numba could not cache otherwise; must run before numba is imported."""
+def prepare() -> None:
+    """Set the environment; what the user has set stays. Must run before numba is imported."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    _ensure_cache()
+
+
+def _ensure_cache() -> None:
+    """Set NUMBA_CACHE_DIR if numba could not cache otherwise."""
     if os.environ.get("NUMBA_CACHE_DIR"):
         return
     package = Path(__file__).resolve().parent
