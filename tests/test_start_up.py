@@ -7,13 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+WAITING = ("OMP_WAIT_POLICY", "OPENBLAS_THREAD_TIMEOUT")
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def run(code: str, **environment: str) -> str:
-    inherited = {
-        k: v for k, v in os.environ.items() if k not in ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME", "OMP_WAIT_POLICY")
-    }
+    inherited = {k: v for k, v in os.environ.items() if k not in ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME", *WAITING)}
     result = subprocess.run(
         [sys.executable, "-c", code],
         env={**inherited, "PYTHONPATH": str(ROOT), **environment},
@@ -43,6 +44,7 @@ def test_an_ordinary_installation_keeps_numbas_own_place() -> None:
     assert run("import os, caffe_lite; print(os.environ.get('NUMBA_CACHE_DIR'))") == "None"
 
 
-def test_threads_that_wait_sleep_unless_the_user_says_otherwise() -> None:
-    code = "import os, caffe_lite; print(os.environ['OMP_WAIT_POLICY'])"
-    assert run(code) == "passive" and run(code, OMP_WAIT_POLICY="active") == "active"
+@pytest.mark.parametrize(("variable", "ours"), [("OMP_WAIT_POLICY", "passive"), ("OPENBLAS_THREAD_TIMEOUT", "14")])
+def test_threads_that_wait_sleep_unless_the_user_says_otherwise(variable: str, ours: str) -> None:
+    code = f"import os, caffe_lite; print(os.environ[{variable!r}])"
+    assert run(code) == ours and run(code, **{variable: "20"}) == "20"
