@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from caffe_lite import direct, im2col, winograd, winograd_gradient
+from caffe_lite import direct, direct_gradient, im2col, winograd, winograd_gradient
 from caffe_lite.channel_sums import add_channel_sums
 from caffe_lite.gpu_columns import GpuColumns
 from caffe_lite.im2col import Geometry, Sizes
@@ -139,6 +139,9 @@ class BaseConvolution(Layer):
         elif self.path == "winograd":
             whole = self.blobs[0].diff
             winograd_gradient.weight_gradient(x, c0, dy, k0, self.k, whole, self.geometry.pad, self.device)
+        elif self.path == "direct":
+            kernel, stride, pad, dilation = self.sizes
+            direct_gradient.weight_gradient(x, c0, dy, k0, rows, kernel, stride, pad, dilation, self.device)
         else:
             im2col.weight_gradient(x, c0, dy, k0, rows, self.geometry, self.device)
 

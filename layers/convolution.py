@@ -15,9 +15,6 @@ the padded bottom is an error; an in-place ReLU that comes next is done here, as
 
 from __future__ import annotations
 
-from typing import Any
-
-from caffe_lite import direct_gradient
 from caffe_lite.cuda import Kernels
 from caffe_lite.im2col import Geometry, Sizes
 from caffe_lite.layers.base_convolution import BaseConvolution
@@ -59,10 +56,3 @@ class Convolution(BaseConvolution):
                     self.add_weight_gradient(self.flat(b), c0, dy, k0)
                 if wanted:
                     self.data_gradient(dy, k0, self.flat(b, "diff"), c0)
-
-    def add_weight_gradient(self, x: Any, c0: int, dy: Any, k0: int) -> None:
-        if self.columns is not None or self.path != "direct":
-            return super().add_weight_gradient(x, c0, dy, k0)
-        rows = self.blobs[0].diff[k0 : k0 + self.k].reshape(self.k, -1)
-        kernel, stride, pad, dilation = self.sizes
-        direct_gradient.weight_gradient(x, c0, dy, k0, rows, kernel, stride, pad, dilation, self.device)
