@@ -16,7 +16,9 @@ def room_packages(room: str) -> dict[str, str]:
 package_dir = {
     "caffe_lite": "caffe_lite",
     "caffe_lite.proto": "caffe_lite/proto",
+    "caffe_lite.commands": "caffe_lite/commands",
     "caffe_lite.fast_rcnn": "caffe_lite/fast_rcnn",
+    "caffe_lite.fast_rcnn.commands": "caffe_lite/fast_rcnn/commands",
 }
 for room in ROOMS:
     package_dir.update(room_packages(room))

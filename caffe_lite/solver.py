@@ -11,15 +11,14 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from caffe_lite import device, prototxt, registry, upgrade, weights
+from caffe_lite import device, prototxt, registry, snapshot, upgrade
 from caffe_lite.errors import SolverError
 from caffe_lite.net import Net
-from caffe_lite.proto import caffe_pb2
 from caffe_lite.solver_nets import test_net_params, train_net_param
 
 log = logging.getLogger("caffe_lite")
@@ -301,55 +300,12 @@ class Solver:
         return os.path.join(prefix, os.path.basename(stem)) if os.path.isdir(prefix) else prefix
 
     def snapshot(self) -> tuple[str, str]:
-        """Write ``<prefix>_iter_<N>.caffemodel`` and ``.solverstate``; their paths."""
-        stem = f"{self.snapshot_prefix}_iter_{self.iter}"
-        model, state = f"{stem}.caffemodel", f"{stem}.solverstate"
-        log.info("Snapshotting to binary proto file %s", model)
-        self.net.save(model, write_diff=self.param.snapshot_diff)
-        log.info("Snapshotting solver state to binary proto file %s", state)
-        proto = caffe_pb2.SolverState(iter=self.iter, learned_net=model, current_step=self.current_step)
-        for array in self.history:
-            weights.array_to_blob(self.net.device.to_host(array), proto.history.add())
-        weights.write_state(state, proto)
-        return model, state
+        """Write the net and the solver's state; their paths (see :mod:`caffe_lite.snapshot`)."""
+        return snapshot.write(self)
 
     def restore(self, state_file: str | os.PathLike[str]) -> None:
-        """Go on from a .solverstate and the .caffemodel that it names.
-
-        Raises:
-            WeightsError: a file is damaged or of another net; the solver is unchanged if it is the state.
-        """
-        path = os.fspath(state_file)
-        state = weights.read_state(path)
-        arrays = self._history_from(state.history, path)
-        if state.learned_net:
-            self.net.copy_from(_beside(state.learned_net, path))
-        for target, values in zip(self.history, arrays, strict=True):
-            target[...] = self.net.device.xp.asarray(values, dtype=target.dtype)
-        self.iter = state.iter
-        self.current_step = state.current_step
-
-    def _history_from(self, protos: Sequence[Any], path: str) -> list[np.ndarray]:
-        if len(protos) != len(self.history):
-            raise weights.WeightsError(
-                f"{path}: {len(protos)} history blob(s), this {type(self).__name__} keeps {len(self.history)}; "
-                "the state is of another net or solver type"
-            )
-        arrays = [weights.blob_to_array(proto) for proto in protos]
-        for k, (array, target) in enumerate(zip(arrays, self.history, strict=True)):
-            if array.size != target.size:
-                raise weights.WeightsError(
-                    f"{path}: history blob {k} has shape {array.shape}, this net needs {target.shape}"
-                )
-        return [a.reshape(t.shape) for a, t in zip(arrays, self.history, strict=True)]
-
-
-def _beside(learned_net: str, state_path: str) -> str:
-    """The weights that a state names: where it says, or beside the state if the pair was moved."""
-    if os.path.exists(learned_net):
-        return learned_net
-    moved = os.path.join(os.path.dirname(state_path), os.path.basename(learned_net))
-    return moved if os.path.exists(moved) else learned_net
+        """Go on from a .solverstate and the weights that it names (see :mod:`caffe_lite.snapshot`)."""
+        snapshot.restore(self, state_file)
 
 
 def _has_bad_value(blob: Any) -> bool:
