@@ -38,7 +38,7 @@ setup(
         "caffe_lite": ["*.cu", "*.cuh", "py.typed"],
         "caffe_lite.proto": ["*.proto", "*.pyi"],
         "caffe_lite.layers": ["*.cu"],
-        "caffe_lite.models": ["*/*.prototxt", "*/*.yml"],
+        "caffe_lite.models": ["**/*.prototxt", "**/*.yml"],
     },
     include_package_data=False,
     install_requires=[

@@ -2,6 +2,7 @@
 
     CaffeNet/  VGG_CNN_M_1024/  VGG16/    models S, M and L of the paper: train, test, solver
     mini/                                 a small net for the demo, with its settings in mini.yml
+    classification/                       LeNet to ResNet-101: deploy, and train_val and solver where published
 
 They are layer definitions only; no weights are shipped.
 """
@@ -21,7 +22,7 @@ def path(name: str) -> Path:
     """
     found = _FOLDER / name
     if not found.is_file():
-        known = ", ".join(sorted(f"{p.parent.name}/{p.name}" for p in _FOLDER.glob("*/*") if p.is_file()))
+        known = ", ".join(sorted(f"{p.parent.name}/{p.name}" for p in _FOLDER.rglob("*.prototxt")))
         raise FileNotFoundError(f"no shipped model {name!r}; there are: {known}")
     return found
 
