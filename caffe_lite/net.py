@@ -301,7 +301,7 @@ class Net:
         first = self.layer_index(start) if start is not None else 0
         last = self.layer_index(end) if end is not None else len(self.nodes) - 1
         names = set(self.top_names[end] if end is not None else self.outputs) | set(blobs or ())
-        self._check_names(names)
+        self.check_blob_names(names)
         self._fill(kwargs, self.inputs, "input", "data")
         self.run_forward(first, last)
         return {name: self.blobs[name].data for name in sorted(names)}
@@ -321,12 +321,13 @@ class Net:
         first = self.layer_index(start) if start is not None else len(self.nodes) - 1
         last = self.layer_index(end) if end is not None else 0
         names = set(self.bottom_names[end] if end is not None else self.inputs) | set(diffs or ())
-        self._check_names(names)
+        self.check_blob_names(names)
         self._fill(kwargs, self.outputs, "output", "diff")
         self._backward(first, last)
         return {name: self.blobs[name].diff for name in sorted(names)}
 
-    def _check_names(self, names: Iterable[str]) -> None:
+    def check_blob_names(self, names: Iterable[str]) -> None:
+        """Raise NetError for a name that is no blob of this net."""
         for name in names:
             if name not in self.blobs and name != "(automatic)":
                 raise NetError(f"net {self.name!r} has no blob {name!r}{did_you_mean(name, self.blobs)}")
