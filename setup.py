@@ -58,7 +58,8 @@ setup(
         "cuda12": ["cupy-cuda12x>=13"],  # GPU kernels, compiled at first use
         "cuda13": ["cupy-cuda13x>=13.6"],
         "leveldb": ["plyvel>=1.5"],  # the Data layer's older databases; needs the LevelDB library
-        "test": ["pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.90"],
+        "completion": ["shtab>=1.6"],  # shell completion scripts for the two commands
+        "test": ["pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.90", "shtab>=1.6"],
         "dev": ["ruff>=0.6", "mypy>=1.11", "types-PyYAML", "types-protobuf", "types-tqdm", "build>=1.2"],
     },
     entry_points={

@@ -78,7 +78,7 @@ class Console:
                 epilog=module.EXAMPLES,
                 formatter_class=argparse.RawDescriptionHelpFormatter,
             )
-            command.set_defaults(run=module.run)
+            command.set_defaults(run=module.run, console=self)
             module.add_arguments(command)
             command.add_argument("--debug", action="store_true", help="show the traceback of an error")
         return parser
