@@ -104,7 +104,26 @@ def set_device(index: int) -> None:
         set_mode_gpu()
 
 
-def _open_gpu(index: int) -> Device:
+def gpu_count() -> int:
+    """How many GPUs there are; at least one.
+
+    Raises:
+        DeviceError: CuPy is not installed, or there is no CUDA device.
+    """
+    cupy = _cupy()
+    try:
+        return int(cupy.cuda.runtime.getDeviceCount())
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        raise DeviceError(f"GPU mode: CUDA finds no usable device ({error}); call set_mode_cpu()") from error
+
+
+def gpu_properties(index: int) -> dict[str, Any]:
+    """What CUDA says of GPU ``index``: the fields of cudaDeviceProp by name; errors as of ``set_mode_gpu``."""
+    _check_gpu(index)
+    return dict(_cupy().cuda.runtime.getDeviceProperties(index))
+
+
+def _cupy() -> Any:
     try:
         import cupy
     except ImportError as error:
@@ -112,11 +131,17 @@ def _open_gpu(index: int) -> Device:
             "GPU mode needs CuPy, which is not installed: pip install 'caffe-lite[cuda12]' or 'caffe-lite[cuda13]' "
             "to match the driver that nvidia-smi names, or call set_mode_cpu()"
         ) from error
-    try:
-        count = cupy.cuda.runtime.getDeviceCount()
-    except cupy.cuda.runtime.CUDARuntimeError as error:
-        raise DeviceError(f"GPU mode: CUDA finds no usable device ({error}); call set_mode_cpu()") from error
-    if index >= count:
+    return cupy
+
+
+def _check_gpu(index: int) -> None:
+    count = gpu_count()
+    if not 0 <= index < count:
         raise DeviceError(f"GPU {index} does not exist: this machine has {count} (numbered from 0)")
+
+
+def _open_gpu(index: int) -> Device:
+    _check_gpu(index)
+    cupy = _cupy()
     cupy.cuda.Device(index).use()
     return Device(cupy, is_gpu=True, index=index)
