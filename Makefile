@@ -1,16 +1,20 @@
 # make demo   install, then train and test a small Fast R-CNN (about 4 minutes)
 # make test   install, then run the test suite
+# make soak   the tests that take longer than that: faults by the hundred, every large net
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test soak lint clean
 
 demo: $(VENV)/installed
 	$(BIN)/fast-rcnn demo
 
 test: $(VENV)/installed-test
 	$(BIN)/python -m pytest -n auto --dist loadfile
+
+soak: $(VENV)/installed-test
+	$(BIN)/python -m pytest -n auto --dist loadfile -m soak
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

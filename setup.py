@@ -17,6 +17,7 @@ package_dir = {
     "caffe_lite": "caffe_lite",
     "caffe_lite.proto": "caffe_lite/proto",
     "caffe_lite.commands": "caffe_lite/commands",
+    "caffe_lite.export": "caffe_lite/export",
     "caffe_lite.fast_rcnn": "caffe_lite/fast_rcnn",
     "caffe_lite.fast_rcnn.commands": "caffe_lite/fast_rcnn/commands",
 }
@@ -58,8 +59,9 @@ setup(
         "cuda12": ["cupy-cuda12x>=13"],  # GPU kernels, compiled at first use
         "cuda13": ["cupy-cuda13x>=13.6"],
         "leveldb": ["plyvel>=1.5"],  # the Data layer's older databases; needs the LevelDB library
+        "onnx": ["onnx>=1.16", "onnxruntime>=1.18"],  # export, and running what was exported
         "completion": ["shtab>=1.6"],  # shell completion scripts for the two commands
-        "test": ["pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.90", "shtab>=1.6"],
+        "test": ["pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.90", "shtab>=1.6", "onnx>=1.16", "onnxruntime>=1.18"],
         "dev": ["ruff>=0.6", "mypy>=1.11", "types-PyYAML", "types-protobuf", "types-tqdm", "build>=1.2"],
     },
     entry_points={
