@@ -60,8 +60,9 @@ setup(
         "cuda13": ["cupy-cuda13x>=13.6"],
         "leveldb": ["plyvel>=1.5"],  # the Data layer's older databases; needs the LevelDB library
         "onnx": ["onnx>=1.16", "onnxruntime>=1.18"],  # export, and running what was exported
+        "svm": ["scikit-learn>=1.3"],  # LinearSVC, which train-svms fits the heads with
         "completion": ["shtab>=1.6"],  # shell completion scripts for the two commands
-        "test": ["pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.90", "shtab>=1.6", "onnx>=1.16", "onnxruntime>=1.18"],
+        "test": ["pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.90", "shtab>=1.6", "onnx>=1.16", "onnxruntime>=1.18", "scikit-learn>=1.3"],
         "dev": ["ruff>=0.6", "mypy>=1.11", "types-PyYAML", "types-protobuf", "types-tqdm", "build>=1.2"],
     },
     entry_points={

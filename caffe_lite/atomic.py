@@ -1,12 +1,23 @@
-"""Files that are either whole or not there: write beside, flush to disk, then replace."""
+"""Files that are either whole or not there: write beside, flush to disk, then replace.
+
+While a temporary file (``.NAME.*.tmp``) is written its process holds a lock on it, so that what a
+killed process left behind can be told from what another one is writing.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Any
+
+try:
+    import fcntl
+except ImportError:  # Windows: nothing is locked, and nothing that was left behind is removed
+    fcntl = None  # type: ignore[assignment]
 
 
 @contextmanager
@@ -15,23 +26,89 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[
 
     On any exception the temporary file is removed and what stood at ``path`` survives.
     """
-    path = os.fspath(path)
-    folder = os.path.dirname(path) or "."
-    handle, temporary = tempfile.mkstemp(prefix=f".{os.path.basename(path)}.", suffix=".tmp", dir=folder)
+    with atomic_files() as files:
+        yield files.open(path, mode)
+
+
+@contextmanager
+def atomic_files() -> Iterator[AtomicFiles]:
+    """Several files at once: when all are on disk, each replaces its path, in the order of ``open``.
+
+    On any exception before that, the temporary files are removed and no path has changed.
+    """
+    files = AtomicFiles()
     try:
-        with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
+        yield files
+        files.flush()
+        files.replace()
+    finally:
+        files.discard()
+
+
+class AtomicFiles:
+    """What :func:`atomic_files` gives."""
+
+    def __init__(self) -> None:
+        self._open: list[tuple[IO[Any], str, str]] = []  # stream, temporary file, path
+
+    def open(self, path: str | os.PathLike[str], mode: str = "wb") -> IO[Any]:
+        """A stream into the temporary file for ``path``; leave it open."""
+        path = os.fspath(path)
+        folder = os.path.dirname(path) or "."
+        handle, temporary = tempfile.mkstemp(prefix=f".{os.path.basename(path)}.", suffix=".tmp", dir=folder)
+        stream = os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8")
+        self._open.append((stream, temporary, path))
+        _lock(handle)
+        return stream
+
+    def flush(self) -> None:
+        """All bytes on disk."""
         umask = os.umask(0)
         os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # mkstemp gives 0600; a file made by open() would not have it
-        os.replace(temporary, path)
-        _sync_folder(folder)
-    except BaseException:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
-        raise
+        for stream, temporary, _ in self._open:
+            stream.flush()
+            os.fsync(stream.fileno())
+            os.chmod(temporary, 0o666 & ~umask)  # mkstemp gives 0600; a file made by open() would not have it
+
+    def replace(self) -> None:
+        """Give each file its name, and make the name itself survive a power cut before the next gets its own."""
+        while self._open:
+            stream, temporary, path = self._open[0]
+            if os.name == "nt":
+                stream.close()  # an open file cannot be renamed there
+            os.replace(temporary, path)
+            stream.close()
+            del self._open[0]
+            _sync_folder(os.path.dirname(path) or ".")
+
+    def discard(self) -> None:
+        """Remove the temporary files that have not got their names."""
+        for stream, temporary, _ in self._open:
+            with contextlib.suppress(OSError):  # what is still buffered may not fit on the disk
+                stream.close()
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+        self._open.clear()
+
+
+def remove_left_behind(prefix: str | os.PathLike[str]) -> list[str]:
+    """Remove the temporary files of paths that begin with ``prefix`` whose process was killed; their paths."""
+    if fcntl is None:
+        return []
+    folder, name = os.path.split(os.fspath(prefix))
+    removed = []
+    for path in sorted(glob.glob(os.path.join(glob.escape(folder or "."), f".{glob.escape(name)}*.tmp"))):
+        with contextlib.suppress(OSError), open(path, "rb") as stream:  # gone meanwhile, or locked: being written
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.unlink(path)
+            removed.append(path)
+    return removed
+
+
+def _lock(handle: int) -> None:
+    if fcntl is not None:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _sync_folder(folder: str) -> None:

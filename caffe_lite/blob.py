@@ -11,16 +11,29 @@ see its result, write into it and the next forward sees what was written.
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
+import os
+import sys
 from typing import Any
 
 import numpy as np
 
 from caffe_lite.device import CPU, Device
-from caffe_lite.errors import ShapeError
+from caffe_lite.errors import DeviceError, ShapeError
 
 MAX_AXES = 32
+MAX_COUNT = (1 << 31) - 1  # elements of a blob, as in Caffe
+
+
+@functools.cache
+def _host_memory() -> int:
+    """Bytes of memory that this machine has; without limit where it does not say."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return sys.maxsize
 
 
 class Storage:
@@ -37,6 +50,9 @@ class Storage:
         """Make room for ``count`` elements; new memory is zero, what was there is lost if it grows."""
         if self.flat is None or self.flat.size < count:
             self.flat = None
+            size = max(count, 1) * self.dtype.itemsize
+            if not self.device.is_gpu and size > _host_memory():  # the system would say yes now, and kill us later
+                raise ShapeError(f"a blob of {size} bytes is larger than this machine's memory, {_host_memory()} bytes")
             self.flat = self.device.xp.zeros(max(count, 1), dtype=self.dtype)
             self._host, self.host_is_newer = None, False
 
@@ -80,7 +96,7 @@ class Blob:
         """``reshape(2, 3)`` or ``reshape((2, 3))``: memory is kept if it is large enough.
 
         Raises:
-            ShapeError: a negative size, or more than 32 axes.
+            ShapeError: a negative size, more than 32 axes, or more than 2^31 - 1 elements.
         """
         if len(shape) == 1 and not hasattr(shape[0], "__index__"):
             shape = tuple(shape[0])
@@ -89,7 +105,10 @@ class Blob:
             return
         if len(shape) > MAX_AXES or any(s < 0 for s in shape):
             raise ShapeError(f"a blob has at most {MAX_AXES} axes of size >= 0, got shape {shape}")
-        self.shape, self.count = shape, math.prod(shape)
+        count = math.prod(shape)
+        if count > MAX_COUNT:
+            raise ShapeError(f"a blob has at most 2^31 - 1 elements, got shape {shape}")
+        self.shape, self.count = shape, count
         self._views.clear()
 
     @property
@@ -117,6 +136,11 @@ class Blob:
         view = storage.flat[: self.count].reshape(self.shape)
         self._views[name] = (storage.flat, view)
         return view
+
+    @property
+    def storages(self) -> tuple[Storage, Storage]:
+        """The memory behind ``data`` and ``diff``; blobs that share it have the same."""
+        return self._data, self._diff
 
     @property
     def on_device(self) -> Blob:
@@ -176,6 +200,26 @@ class Blob:
     def width(self) -> int:
         return self._legacy(3)
 
+    @property
+    def _gpu_data_ptr(self) -> int:
+        return self._gpu_pointer("data")
+
+    @property
+    def _gpu_diff_ptr(self) -> int:
+        return self._gpu_pointer("diff")
+
+    def _gpu_pointer(self, name: str) -> int:
+        """The address of ``data`` or ``diff`` on the GPU, for pycaffe's users of PyCUDA and the like."""
+        if not self.device.is_gpu:
+            raise DeviceError(f"this blob lives on the CPU, its {name} has no address on a GPU")
+        return int(getattr(self, name).data.ptr)
+
+
+FORWARDED = {
+    "shape", "count", "num", "channels", "height", "width", "dtype",
+    "canonical_axis", "count_of", "_gpu_data_ptr", "_gpu_diff_ptr",
+}  # fmt: skip
+
 
 class HostBlob:
     """What users and Python layers see of a blob on a GPU: the same interface, NumPy arrays."""
@@ -202,7 +246,7 @@ class HostBlob:
         self._blob.reshape(*shape)
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("shape", "count", "num", "channels", "height", "width", "canonical_axis", "count_of", "dtype"):
+        if name in FORWARDED:
             return getattr(self._blob, name)
         raise AttributeError(f"a blob has no attribute {name!r}")
 

@@ -4,6 +4,7 @@ A command module holds
 
     its docstring        the first line is what ``--help`` says of the command
     EXAMPLES             shown at the end of ``COMMAND --help``
+    ALIASES              other names of the command, if it has any
     add_arguments(parser)
     run(args) -> int | None    the exit status; None is 0
 
@@ -54,6 +55,9 @@ class Console:
             print(f"{self.prog}: interrupted", file=sys.stderr)
             return 130
 
+    def _module(self, name: str) -> Any:
+        return importlib.import_module(f"{self.package}.{name.replace(self.separator, '_')}")
+
     def command_names(self) -> list[str]:
         """The names of all commands, sorted."""
         folder = importlib.import_module(self.package).__path__
@@ -69,7 +73,7 @@ class Console:
         parser.add_argument("--version", action="version", version=version)
         commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
         for name in self.command_names():
-            module = importlib.import_module(f"{self.package}.{name.replace(self.separator, '_')}")
+            module = self._module(name)
             text = (module.__doc__ or "").split("\n", 1)[0].strip()
             command = commands.add_parser(
                 name,
@@ -87,8 +91,11 @@ class Console:
         """``argv`` with the command spelt as the parser knows it."""
         argv = list(argv)
         if argv and not argv[0].startswith("-"):
-            by_module = {name.replace(self.separator, "_"): name for name in self.command_names()}
-            argv[0] = by_module.get(argv[0].replace("-", "_"), argv[0])
+            known = {name.replace(self.separator, "_"): name for name in self.command_names()}
+            known.update(
+                (alias, name) for name in list(known.values()) for alias in getattr(self._module(name), "ALIASES", ())
+            )
+            argv[0] = known.get(argv[0].replace("-", "_"), argv[0])
         return argv
 
 

@@ -80,6 +80,16 @@ def set_random_seed(seed: int) -> None:
     _random.generator = np.random.default_rng(seed)
 
 
+def random_state() -> dict[str, Any]:
+    """The place of the process's random stream, fit for JSON."""
+    return dict(_random.generator.bit_generator.state)
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Go back to a ``random_state()``; ValueError if it is none."""
+    _random.generator.bit_generator.state = state
+
+
 def set_mode_cpu() -> None:
     """Build nets on the CPU from now on."""
     use(CPU)

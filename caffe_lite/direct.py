@@ -79,7 +79,8 @@ def convolve(
 
     ``pad`` is (rows, columns), negative to crop; bias (K_all,) or None; ``clip`` applies a ReLU.
     """
-    if kernel == (1, 1) and stride == (1, 1) and pad == (0, 0):  # rows do not matter: one long one is faster
+    pointwise = (kernel, stride, pad) == ((1, 1), (1, 1), (0, 0)) and x.shape[2:] == y.shape[2:]
+    if pointwise:  # rows do not matter: one long one is faster
         x, y = x.reshape(*x.shape[:2], 1, -1), y.reshape(*y.shape[:2], 1, -1)
     groups = _ceil(y.shape[0] * y.shape[2] * y.shape[3], LANES)
     threads = get_num_threads()

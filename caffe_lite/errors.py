@@ -22,10 +22,14 @@ class NetError(CaffeError, ValueError):
     """A net that cannot be built or run: unknown bottom, duplicate top, bad parameter."""
 
 
-class UnknownTypeError(NetError, KeyError):
-    """A layer, solver, filler or policy name that is not registered."""
+class UnknownNameError(NetError, KeyError):
+    """A name that the net does not have."""
 
     __str__ = Exception.__str__  # KeyError would print the repr of the message
+
+
+class UnknownTypeError(UnknownNameError):
+    """A layer, solver, filler or policy name that is not registered."""
 
 
 class ShapeError(NetError):

@@ -9,10 +9,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numba
+import numpy as np
+
 from caffe_lite.errors import DataError
 from caffe_lite.layer import Layer
 
 IGNORED, BAD = -1, -2  # what stands in for a number
+NOBODY = np.iinfo(np.int64).min  # an ignore_label that no row has
 
 
 def read_numbers(layer: Layer, values: Any, count: int, what: str, ignore: int | None = None) -> Any:
@@ -26,12 +30,29 @@ def read_numbers(layer: Layer, values: Any, count: int, what: str, ignore: int |
         DataError: on the CPU, a value is neither in range nor ignored; it names layer, position and value.
     """
     xp = layer.xp
-    fits = (values > -1) & (values < count)  # -0.5 is cast to 0; a NaN does not fit
-    numbers = xp.where(fits, values, BAD).astype("int64")
-    if ignore is not None:
-        numbers[xp.trunc(values) == ignore] = IGNORED
-    if not layer.device.is_gpu and (numbers == BAD).any():
-        at = int((numbers == BAD).argmax())
+    if layer.device.is_gpu:
+        fits = (values > -1) & (values < count)  # -0.5 is cast to 0; a NaN does not fit
+        numbers = xp.where(fits, values, BAD).astype("int64")
+        if ignore is not None:
+            numbers[xp.trunc(values) == ignore] = IGNORED
+        return numbers
+    numbers = np.empty(values.shape, np.int64)
+    flat = values.reshape(-1)
+    at = _read(flat, count, NOBODY if ignore is None else ignore, numbers.reshape(-1))
+    if at >= 0:
         wanted = f"[0, {count})" + ("" if ignore is None else f" or ignore_label {ignore}")
-        raise DataError(layer.explain(f"{what} {at} must be in {wanted}, got {values.reshape(-1)[at]:g}"))
+        raise DataError(layer.explain(f"{what} {at} must be in {wanted}, got {flat[at]:g}"))
     return numbers
+
+
+@numba.njit(cache=True)
+def _read(values, count, ignore, numbers):
+    """Fill ``numbers``; the position of the first value that is out of range, -1 if none is."""
+    for i in range(values.size):
+        if np.trunc(values[i]) == ignore:
+            numbers[i] = IGNORED
+        elif -1 < values[i] < count:
+            numbers[i] = np.int64(values[i])
+        else:
+            return i
+    return -1

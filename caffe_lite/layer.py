@@ -85,6 +85,20 @@ class Layer:
     def forget(self) -> None:
         """Forget what one forward carries over to the next, if anything (a recurrent state)."""
 
+    def state(self) -> Any:
+        """What the next forward depends on besides bottoms, parameters and the process's random streams.
+
+        Numbers, texts, lists, dictionaries and NumPy arrays; None if there is nothing. Snapshots keep it.
+        """
+        return None
+
+    def set_state(self, state: Any) -> None:
+        """Go back to a ``state()``; DataError if it is of other data. Before the first forward, or between two."""
+
+    def multiply_adds(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> int:
+        """Multiplications of one forward's matrix products, by their definition; 0 where there is none."""
+        return 0
+
     def allow_force_backward(self, bottom_index: int) -> bool:
         """May force_backward ask for the gradient of this bottom?"""
         return True

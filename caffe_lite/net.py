@@ -13,16 +13,28 @@ from typing import Any
 
 import numpy as np
 
+from caffe_lite import (
+    caffemodel,
+    debug_info,
+    graph,
+    hdf5_weights,
+    prototxt,
+    registry,
+    threads,
+    transfer,
+    upgrade,
+    weights,
+)
 from caffe_lite import device as devices
-from caffe_lite import graph, prototxt, registry, threads, transfer, upgrade, weights
 from caffe_lite.blob import Blob, BlobVec, HostBlob
-from caffe_lite.errors import CaffeError, NetError, ShapeError, did_you_mean
+from caffe_lite.errors import CaffeError, NetError, ShapeError
 from caffe_lite.graph import LayerNode, LayerSpec
 from caffe_lite.layer import Layer
 from caffe_lite.proto import caffe_pb2
+from caffe_lite.pycaffe_net import PycaffeNet
 
 
-class Net:
+class Net(PycaffeNet):
     """``Net(file, phase, level=0, stages=None, weights=None)`` or pycaffe's older ``Net(file, weights, phase)``.
 
     ``phase`` is ``TRAIN`` (0) or ``TEST`` (1). ``dtype`` "float64" builds the same net in double, for
@@ -45,7 +57,7 @@ class Net:
         dtype: Any = "float32",
         device: devices.Device | None = None,
     ) -> None:
-        if not isinstance(phase, int):  # Net(file, weights, phase)
+        if not hasattr(phase, "__index__"):  # Net(file, weights, phase)
             weights, phase, level = phase, level, 0
         param, positions = prototxt.read_net(network_file)
         param.state.phase = phase
@@ -69,11 +81,13 @@ class Net:
     # ---- building
 
     def _build(self, param: Any, positions: Any, dtype: Any, device: devices.Device | None) -> None:
+        PycaffeNet.__init__(self)
         self.device = device or devices.current()
         self.dtype = np.dtype(dtype)
         specs = self._specs(param, positions)
         self.name: str = param.name
         self.phase: int = param.state.phase
+        self.debug_info: bool = param.debug_info  # log mean absolute values as layers run
         self.nodes: list[LayerNode] = []
         self._blobs_by_name: OrderedDict[str, Blob] = OrderedDict()
         self._param_owners: dict[str, tuple[Blob, Any, str]] = {}
@@ -121,7 +135,10 @@ class Net:
             self.inputs.extend(node.top_names)
         layer.preloaded = [weights.blob_to_array(proto) for proto in param.blobs]
         del param.blobs[:]
-        layer.set_up(self._seen_by(layer, node.bottoms), self._seen_by(layer, node.tops))
+        try:
+            layer.set_up(self._seen_by(layer, node.bottoms), self._seen_by(layer, node.tops))
+        except MemoryError as error:
+            raise NetError(spec.explain(f"not enough memory: {error}")) from error
         layer.preloaded = []
         self._add_params(layer, spec)
         node.needs_backward = any(node.propagate_down) or any(layer.param_propagate_down)
@@ -211,7 +228,8 @@ class Net:
         self.layers = [node.layer for node in self.nodes]
         self._layer_names = [layer.name for layer in self.layers]
         self.layer_dict = OrderedDict(zip(self._layer_names, self.layers, strict=True))
-        self.blobs = OrderedDict((name, host(blob)) for name, blob in self._blobs_by_name.items())
+        tops = [top for n in self.nodes for top in zip(n.top_names, n.tops, strict=True)]
+        self.blobs = OrderedDict((name, host(blob)) for name, blob in tops)
         self.params: OrderedDict[str, Any] = OrderedDict()
         for layer in self.layers:
             if layer.blobs:
@@ -235,11 +253,15 @@ class Net:
         """Reshape and run layers ``start`` to ``end`` inclusive, without waiting for the device."""
         end = len(self.nodes) - 1 if end is None else end
         threads.apply()
+        before, after = self.callbacks["before_forward"], self.callbacks["after_forward"]
+        watched = self.debug_info or before or after
         done_by_fusion = -1
         for i in range(start, end + 1):
+            for callback in before:
+                callback(i)
             node = self.nodes[i]
             layer = node.layer
-            relu = self._fused.get(i)
+            relu = None if watched else self._fused.get(i)  # who watches sees the blob before the ReLU
             layer.fused_relu = relu is not None and relu <= end
             bottoms, tops = self._seen_by(layer, node.bottoms), self._seen_by(layer, node.tops)
             try:
@@ -248,8 +270,12 @@ class Net:
                     layer.forward(bottoms, tops)
             except CaffeError as error:
                 raise layer.located(error) from error
+            if self.debug_info:
+                debug_info.log_forward(self, i)
             if layer.fused_relu:
                 done_by_fusion = i + 1
+            for callback in after:
+                callback(i)
 
     def loss(self, start: int = 0, end: int | None = None) -> float:
         """Weighted sum of the losses that layers ``start`` to ``end`` inclusive last computed."""
@@ -265,90 +291,28 @@ class Net:
         """Run layers ``start`` down to ``end`` inclusive, backward."""
         threads.apply()
         for i in range(start, end - 1, -1):
-            node = self.nodes[i]
-            if not node.needs_backward:
-                continue
-            layer = node.layer
-            try:
-                layer.backward(self._seen_by(layer, node.tops), node.propagate_down, self._seen_by(layer, node.bottoms))
-            except CaffeError as error:
-                raise layer.located(error) from error
+            for callback in self.callbacks["before_backward"]:
+                callback(i)
+            if self.nodes[i].needs_backward:
+                self._backward_layer(i)
+            for callback in self.callbacks["after_backward"]:
+                callback(i)
+
+    def _backward_layer(self, i: int) -> None:
+        node = self.nodes[i]
+        layer = node.layer
+        try:
+            layer.backward(self._seen_by(layer, node.tops), node.propagate_down, self._seen_by(layer, node.bottoms))
+        except CaffeError as error:
+            raise layer.located(error) from error
+        if self.debug_info:
+            debug_info.log_backward(self, i)
 
     def layer_blobs(self) -> Iterable[tuple[Layer, list[tuple[str, Blob]], list[tuple[str, Blob]]]]:
         """Each layer with its (name, blob) bottoms and tops, in the order in which they run."""
         for node in self.nodes:
             bottoms = list(zip(node.bottom_names, node.bottoms, strict=True))
             yield node.layer, bottoms, list(zip(node.top_names, node.tops, strict=True))
-
-    def layer_index(self, name: str) -> int:
-        if name not in self.layer_dict:
-            raise NetError(f"net {self.name!r} has no layer {name!r}{did_you_mean(name, self.layer_dict)}")
-        return self._layer_names.index(name)
-
-    def forward(
-        self, blobs: Sequence[str] | None = None, start: str | None = None, end: str | None = None, **kwargs: Any
-    ) -> dict[str, np.ndarray]:
-        """Forward pass, from layer ``start`` to layer ``end`` inclusive.
-
-        Args:
-            blobs: names of blobs to return besides the outputs.
-            kwargs: an array for each input blob, of the blob's size along axis 0.
-
-        Returns:
-            ``{name: array}`` of the net's outputs (of ``end``'s tops if it is given): views, which
-            the next forward overwrites.
-        """
-        first = self.layer_index(start) if start is not None else 0
-        last = self.layer_index(end) if end is not None else len(self.nodes) - 1
-        names = set(self.top_names[end] if end is not None else self.outputs) | set(blobs or ())
-        self.check_blob_names(names)
-        self._fill(kwargs, self.inputs, "input", "data")
-        self.run_forward(first, last)
-        return {name: self.blobs[name].data for name in sorted(names)}
-
-    def backward(
-        self, diffs: Sequence[str] | None = None, start: str | None = None, end: str | None = None, **kwargs: Any
-    ) -> dict[str, np.ndarray]:
-        """Backward pass, from layer ``start`` (the last) down to layer ``end`` (the first) inclusive.
-
-        Args:
-            diffs: names of blobs whose diffs to return besides the inputs'.
-            kwargs: a diff for each output blob.
-
-        Returns:
-            ``{name: diff}`` of the net's inputs (of ``end``'s bottoms if it is given).
-        """
-        first = self.layer_index(start) if start is not None else len(self.nodes) - 1
-        last = self.layer_index(end) if end is not None else 0
-        names = set(self.bottom_names[end] if end is not None else self.inputs) | set(diffs or ())
-        self.check_blob_names(names)
-        self._fill(kwargs, self.outputs, "output", "diff")
-        self._backward(first, last)
-        return {name: self.blobs[name].diff for name in sorted(names)}
-
-    def check_blob_names(self, names: Iterable[str]) -> None:
-        """Raise NetError for a name that is no blob of this net."""
-        for name in names:
-            if name not in self.blobs and name != "(automatic)":
-                raise NetError(f"net {self.name!r} has no blob {name!r}{did_you_mean(name, self.blobs)}")
-
-    def _fill(self, given: dict[str, Any], expected: Sequence[str], kind: str, part: str) -> None:
-        if not given:
-            return
-        if set(given) != set(expected):
-            raise NetError(f"{kind} blobs are {sorted(expected)}, got {sorted(given)}: give all of them, or none")
-        for name, values in given.items():
-            blob = self.blobs[name]
-            values = np.asarray(values)
-            if values.ndim and len(blob.shape) and values.shape[0] != blob.shape[0]:
-                raise ShapeError(
-                    f"{kind} {name!r}: {values.shape[0]} items given, the blob holds {blob.shape[0]}; "
-                    f"net.blobs[{name!r}].reshape(...) first"
-                )
-            try:
-                getattr(blob, part)[...] = values
-            except ValueError as error:
-                raise ShapeError(f"{kind} {name!r}: shape {values.shape} does not fit {blob.shape}") from error
 
     def reshape(self) -> None:
         """Let every layer adapt its tops to the shapes of its bottoms."""
@@ -367,10 +331,16 @@ class Net:
 
     # ---- parameters
 
-    def copy_from(self, weights_file: str | os.PathLike[str]) -> transfer.CopyReport:
-        """Copy parameters by layer name from a .caffemodel; see :func:`transfer.copy_trained_layers`."""
+    def copy_from(self, weights_file: str | os.PathLike[str], strict: bool = False) -> transfer.CopyReport:
+        """Copy parameters by layer name from a .caffemodel, or one in HDF5; see :func:`transfer.copy_trained_layers`.
+
+        ``strict`` refuses a file that holds more or less than the net.
+        """
         path = os.fspath(weights_file)
-        return transfer.copy_trained_layers(self, weights.read_net(path), path)
+        if hdf5_weights.is_hdf5(path):
+            return hdf5_weights.copy_into(self, path, strict)
+        with caffemodel.open_net(path) as source:
+            return transfer.copy_trained_layers(self, source, path, strict)
 
     def share_with(self, other: Net) -> None:
         """Use the parameters of ``other`` wherever layer names agree."""
@@ -378,7 +348,15 @@ class Net:
 
     def save(self, path: str | os.PathLike[str], write_diff: bool = False) -> None:
         """Write a .caffemodel (layers and parameters), whole or not at all."""
-        weights.write_net(os.fspath(path), self.to_proto(write_diff))
+        transfer.write_net(self, os.fspath(path), write_diff)
+
+    def save_hdf5(self, path: str | os.PathLike[str], write_diff: bool = False) -> None:
+        """Write a .caffemodel.h5 (see :mod:`caffe_lite.hdf5_weights`), whole or not at all."""
+        weights.write_bytes(path, hdf5_weights.net_bytes(self, write_diff))
+
+    def load_hdf5(self, path: str | os.PathLike[str]) -> transfer.CopyReport:
+        """Copy parameters by layer name from a .caffemodel.h5."""
+        return hdf5_weights.copy_into(self, path)
 
     def to_proto(self, write_diff: bool = False) -> Any:
         """The net as a NetParameter with its parameters."""

@@ -1,7 +1,7 @@
 """What layers that apply one function to every element have in common.
 
 ``NeuronLayer`` is their base class; ``InputCopy`` lets those whose gradient needs x run in place;
-``pieces`` is for expressions of several steps. ``exp`` and ``log1p`` are for numba kernels: plain
+``in_pieces`` is for expressions of several steps. ``exp`` and ``log1p`` are for numba kernels: plain
 arithmetic in float32, which LLVM turns into vector instructions, where ``math.exp`` would be a call for
 each element (10 to 15 times slower). A kernel that divides needs ``error_model="numpy"``, or the
 check for a zero divisor undoes the gain.
@@ -10,7 +10,7 @@ check for a zero divisor undoes the gain.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numba
@@ -20,12 +20,13 @@ from numba.extending import overload
 from caffe_lite.blob import Blob
 from caffe_lite.device import Device
 from caffe_lite.layer import Layer
+from caffe_lite.parallel import elementwise
 
 
 class NeuronLayer(Layer):
     """One bottom, one top of the same shape, which may be the bottom itself.
 
-    On the CPU these layers use one thread: most wait for memory, which one thread nearly saturates.
+    On the CPU large arrays are cut into a stretch for each thread: ``caffe_lite.parallel``.
     """
 
     exact_bottoms, exact_tops = 1, 1
@@ -52,20 +53,27 @@ class InputCopy:
         return self._copy.data if top[0] is bottom[0] else bottom[0].data
 
 
-PIECE = 1 << 17  # bytes: a few of them fit the second-level cache of a CPU core
+PIECE = 1 << 18  # bytes: a few of them fit the second-level cache of a CPU core
 
 
-def pieces(device: Device, *arrays: Any) -> Iterator[tuple[Any, ...]]:
-    """Flat views of equally large arrays, all cut at the same places.
+def in_pieces(device: Device, expression: Callable[..., Any], *arrays: Any) -> None:
+    """``expression`` of equally large arrays, called with flat views that are all cut at the same places.
 
     On the CPU they are so short that whatever an expression leaves between its steps stays in the
-    cache, and needs no memory of the size of a blob; on a GPU there is one piece.
+    cache, and needs no memory of the size of a blob; all threads take part. On a GPU there is one piece.
+    Divisions by zero and overflows pass silently, as in C.
     """
-    flat = [array.reshape(-1) for array in arrays]
-    count = flat[0].size
-    step = max(count, 1) if device.is_gpu else PIECE // flat[0].itemsize
-    for start in range(0, count, step):
-        yield tuple(array[start : start + step] for array in flat)
+    step = max(arrays[0].size, 1) if device.is_gpu else PIECE // arrays[0].itemsize
+
+    def stretch(*flat: Any) -> None:
+        with np.errstate(divide="ignore", over="ignore", invalid="ignore"):  # a setting of each thread's own
+            for start in range(0, flat[0].size, step):
+                expression(*(array[start : start + step] for array in flat))
+
+    if device.is_gpu:
+        stretch(*(array.reshape(-1) for array in arrays))
+    else:
+        elementwise(stretch, *arrays)
 
 
 def affine(x: Any, scale: Any, shift: Any) -> Any:

@@ -24,7 +24,7 @@ from caffe_lite.errors import PrototxtError, did_you_mean
 from caffe_lite.proto import caffe_pb2
 from caffe_lite.prototxt_tokens import Token, scan
 
-MAX_BYTES = 64 << 20  # weights belong in a .caffemodel; a net in text is a thousand times smaller
+MAX_BYTES = 16 << 20  # weights belong in a .caffemodel; the nets of the largest models in text have not 1 MiB
 MAX_DEPTH = 100
 
 FieldPath = tuple  # of field names and, after a repeated one, an index: ("layer", 3, "param", 0)
@@ -56,9 +56,10 @@ class Positions:
     def _line_starts(self) -> list[int]:
         return _line_starts(self._text)
 
-    def moved(self, rule: Callable[[FieldPath], FieldPath]) -> Positions:
-        """The positions of a changed message: what stood at ``path`` is now found at ``rule(path)``."""
-        return Positions(self.filename, self._text, {rule(path): at for path, at in self._offsets.items()})
+    def moved(self, rule: Callable[[FieldPath], FieldPath | None]) -> Positions:
+        """The positions of a changed message: what stood at ``path`` is now at ``rule(path)``, nowhere if None."""
+        places = ((rule(path), at) for path, at in self._offsets.items())
+        return Positions(self.filename, self._text, {path: at for path, at in places if path is not None})
 
 
 def read_net(path: str | os.PathLike[str]) -> tuple[Any, Positions]:
@@ -346,11 +347,11 @@ class _Parser:
 
     def string(self, field: _Field) -> str | bytes:
         first = self.token
-        content = b""
+        pieces = []
         while self.token.kind == "string":
             token = self.next()
             try:
-                content += tokens.unescape(token)
+                pieces.append(tokens.unescape(token))
             except ValueError as error:
                 self.fail(f"{field.name}: unknown escape {error} in the string", token.offset)
         if self.token.kind == "open":
@@ -358,6 +359,7 @@ class _Parser:
         if first.kind != "string":
             hint = f'; write {field.name}: "{first.text}"' if first.kind in ("word", "number") else ""
             self.fail(f"{field.name} takes a string in quotes, got {first}{hint}", first.offset)
+        content = b"".join(pieces)
         if field.type == "bytes":
             return content
         try:

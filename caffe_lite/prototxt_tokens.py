@@ -5,15 +5,16 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-_SPACE = re.compile(r"(?:\s+|#[^\n]*)+")
+# No pattern repeats a group without a bound: Python's re needs hundreds of bytes for each round.
+_SPACE = re.compile(r"\s*")
 _TOKEN = re.compile(
     r"""(?P<word> [A-Za-z_]\w* )
-      | (?P<number> (?: [0-9] | \.[0-9] ) (?: [eE][+-] | [\w.] )* )
-      | (?P<string> "(?:[^"\\\n]|\\.)*" | '(?:[^'\\\n]|\\.)*' )
+      | (?P<number> (?: [0-9] | \.[0-9] ) [\w.]* (?: (?<=[eE]) [+-] [\w.]* ){0,4} )
       | (?P<open> ["'] )
       | (?P<mark> . )""",
     re.VERBOSE | re.ASCII,
 )
+_UP_TO_QUOTE = {quote: re.compile(rf"[^{quote}\\\n]*") for quote in "\"'"}
 _INTEGER = re.compile(r"0[xX][0-9a-fA-F]{1,32}|0[0-7]{0,32}|[1-9][0-9]{0,32}", re.ASCII)
 _FLOAT = re.compile(r"((?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)[fF]?", re.ASCII)
 _FLOAT_WORDS = {"inf": "inf", "infinity": "inf", "inff": "inf", "infinityf": "inf", "nan": "nan", "nanf": "nan"}
@@ -36,13 +37,39 @@ class Token(NamedTuple):
 
 def scan(text: str, offset: int) -> Token:
     """The first token at or after ``offset``, past white space and comments."""
-    space = _SPACE.match(text, offset)
-    if space:
-        offset = space.end()
+    offset = _after_space(text, offset)
     match = _TOKEN.match(text, offset)
     if match is None:
         return Token("end", "", offset)
-    return Token(match.lastgroup or "", match.group(), offset)
+    kind = match.lastgroup or ""
+    end = _after_string(text, offset) if kind == "open" else 0
+    return Token("string", text[offset:end], offset) if end else Token(kind, match.group(), offset)
+
+
+def _after_space(text: str, offset: int) -> int:
+    """The first place at or after ``offset`` that is neither white space nor in a comment."""
+    while True:
+        match = _SPACE.match(text, offset)
+        assert match is not None
+        offset = match.end()
+        if not text.startswith("#", offset):
+            return offset
+        end = text.find("\n", offset)
+        offset = len(text) if end < 0 else end
+
+
+def _after_string(text: str, start: int) -> int:
+    """Where the string that opens at ``start`` ends, its quote included; 0 if its line does not close it."""
+    quote, end = text[start], start + 1
+    while True:
+        match = _UP_TO_QUOTE[quote].match(text, end)
+        assert match is not None
+        end = match.end()
+        if text.startswith(quote, end):
+            return end + 1
+        if not text.startswith("\\", end) or text[end + 1 : end + 2] in ("", "\n"):
+            return 0
+        end += 2
 
 
 def integer(token: Token) -> int | None:

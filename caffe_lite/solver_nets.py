@@ -58,3 +58,18 @@ def test_net_params(param: Any, origin: str) -> list[Source]:
         raise SolverError(f"{origin}: test nets need test_interval > 0, got {param.test_interval}")
     overrides = states or [None] * len(sources)
     return [_with_state(s, caffe_pb2.TEST, o) for s, o in zip(sources, overrides, strict=True)]
+
+
+def describe_train_net(param: Any) -> str:
+    """Where the train net stands, in the words of Caffe's log."""
+    for name in ("train_net", "net"):
+        if param.HasField(name):
+            return f"from {name} file: {getattr(param, name)}"
+    return f"specified in {'net_param' if param.HasField('net_param') else 'train_net_param'}."
+
+
+def describe_test_nets(param: Any) -> list[str]:
+    """The same of each test net, in their order."""
+    sources = ["test_net_param"] * len(param.test_net_param) + [f"test_net file: {name}" for name in param.test_net]
+    shared = f"net file: {param.net}" if param.HasField("net") else "net_param"
+    return sources + [shared] * (len(param.test_iter) - len(sources))

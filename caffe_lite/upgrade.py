@@ -1,18 +1,25 @@
 """Bring nets and solvers of older Caffe versions to the schema of today, in Caffe's order.
 
-    V0 (2013)       layers { layer { ... } }      not read yet: a clear error
-    V1 (2014)       layers { type: CONVOLUTION }  -> layer { type: "Convolution" }
-    inputs          input, input_shape, input_dim -> a layer of type Input, first in the net
-    BatchNorm       three param                   -> their multipliers are 0
-    solver_type     the enum                      -> the string field type
+    V0 (2013)       layers { layer { type: "conv" } } -> V1, padding layers folded (see upgrade_v0)
+    transform       scale, mean_file, crop_size and
+                    mirror of V1's data layers        -> transform_param
+    V1 (2014)       layers { type: CONVOLUTION }      -> layer { type: "Convolution" }
+    inputs          input, input_shape, input_dim     -> a layer of type Input, first in the net
+    BatchNorm       three param                       -> their multipliers are 0
+    solver_type     the enum                          -> the string field type
 
-What came from a file without these things is left as it is.
+What came from a file without these things is left as it is. As in Caffe, old forms are logged: as
+a warning those of whole files (V0, V1, transform, solver_type) and whatever had to be left out, as
+information the inputs, which Fast R-CNN's own nets have, and BatchNorm.
 """
 
 from __future__ import annotations
 
+import logging
+from dataclasses import dataclass, field
 from typing import Any
 
+from caffe_lite import upgrade_v0
 from caffe_lite.errors import NetError, SolverError
 from caffe_lite.prototxt import FieldPath, Positions
 
@@ -72,29 +79,69 @@ _TRANSFORM_FIELDS = ("scale", "mean_file", "crop_size", "mirror")
 # V1's lists with one entry for each parameter blob -> the field of ParamSpec that replaced them.
 _PARAM_FIELDS = {"param": "name", "blob_share_mode": "share_mode", "blobs_lr": "lr_mult", "weight_decay": "decay_mult"}
 
+log = logging.getLogger("caffe_lite")
 
-def upgrade_net(param: Any, positions: Positions | None = None) -> Positions | None:
+
+@dataclass
+class UpgradeReport:
+    """What an upgrade did, in words."""
+
+    done: list[str] = field(default_factory=list)  # a line for each old form that was found
+    lost: list[str] = field(default_factory=list)  # a line, with its place, for each field that was left out
+
+    def log(self, origin: str) -> None:
+        """Tell the log what was done to the file ``origin`` (see the module)."""
+        for line in self.done:
+            level = logging.INFO if line in (_INPUTS, _BATCH_NORM) else logging.WARNING
+            log.log(level, "%s: upgraded %s; 'caffe-lite upgrade' writes the file anew", origin or "net", line)
+        for line in self.lost:
+            log.warning("%s", line)
+
+
+_V0 = "layers of 2013 (layers { layer { } }) to those of 2014"
+_TRANSFORM = "scale, mean_file, crop_size or mirror of data layers to transform_param"
+_V1 = 'layers of 2014 (layers { type: ENUM }) to layer { type: "..." }'
+_INPUTS = "input fields to an Input layer"
+_BATCH_NORM = "BatchNorm: multipliers of its statistics are 0"
+_SOLVER_TYPE = "solver_type to type"
+
+
+def upgrade_net(
+    param: Any, positions: Positions | None = None, report: UpgradeReport | None = None, origin: str = ""
+) -> Positions | None:
     """Bring the NetParameter ``param`` up to date in place.
 
     Returns ``positions`` for the upgraded message (``positions`` itself is not changed): layers
     keep the place where they stand in the file, an added Input layer has that of the first input.
+    What was done is added to ``report`` if one is given, else logged, as of the file ``origin``.
 
     Raises:
-        NetError: a V0 net, ``layer`` beside ``layers``, or inputs without matching shapes.
+        NetError: a V0 net that cannot be upgraded, ``layer`` beside ``layers``, or inputs without matching shapes.
     """
+    notes = UpgradeReport() if report is None else report
+    if upgrade_v0.needs_upgrade(param):
+        positions, lost = upgrade_v0.upgrade(param, positions, lambda path: _where(positions, path))
+        notes.done.append(_V0)
+        notes.lost += lost
     if param.layers:
+        if any([_move_transform_of(layer) for layer in param.layers]):
+            notes.done.append(_TRANSFORM)
         positions = _upgrade_v1(param, positions)
+        notes.done.append(_V1)
     if param.input:
         positions = _upgrade_inputs(param, positions)
-    for layer in param.layer:
-        if layer.type == "BatchNorm" and len(layer.param) == 3:  # statistics, which no gradient may touch
-            for spec in layer.param:
-                spec.lr_mult = spec.decay_mult = 0
+        notes.done.append(_INPUTS)
+    if any([_upgrade_batch_norm(layer) for layer in param.layer]):
+        notes.done.append(_BATCH_NORM)
+    if report is None:
+        notes.log(origin or (positions.filename if positions else ""))
     return positions
 
 
-def upgrade_solver(param: Any, positions: Positions | None = None) -> Any:
-    """Bring the SolverParameter ``param`` up to date in place, and return it.
+def upgrade_solver(
+    param: Any, positions: Positions | None = None, report: UpgradeReport | None = None, origin: str = ""
+) -> Any:
+    """Bring the SolverParameter ``param`` up to date in place, and return it; ``report`` as in :func:`upgrade_net`.
 
     Raises:
         SolverError: both ``solver_type`` (the old enum) and ``type`` (the string) are given.
@@ -109,6 +156,10 @@ def upgrade_solver(param: Any, positions: Positions | None = None) -> Any:
             )
         param.type = SOLVER_TYPES[old]
         param.ClearField("solver_type")
+        notes = UpgradeReport() if report is None else report
+        notes.done.append(_SOLVER_TYPE)
+        if report is None:
+            notes.log(origin or (positions.filename if positions else ""))
     return param
 
 
@@ -120,12 +171,6 @@ def _where(positions: Positions | None, path: FieldPath) -> str:
 
 
 def _upgrade_v1(param: Any, positions: Positions | None) -> Positions | None:
-    for i, old in enumerate(param.layers):
-        if old.HasField("layer"):
-            raise NetError(
-                f"{_where(positions, ('layers', i))}layer {old.layer.name!r} is in the V0 form (layers {{ layer }}): "
-                "V0 nets (2013) are not read yet; Caffe's tool upgrade_net_proto converts them"
-            )
     if param.layer:
         raise NetError(
             f"{_where(positions, ('layer', 0))}layer {param.layer[0].name!r} is written 'layer', others of this net "
@@ -140,30 +185,37 @@ def _upgrade_v1(param: Any, positions: Positions | None) -> Positions | None:
 
 
 def _upgrade_v1_layer(old: Any, new: Any) -> None:
-    type_name = old.DESCRIPTOR.fields_by_name["type"].enum_type.values_by_number[old.type].name
-    if type_name in _TRANSFORMED and old.HasField(_TRANSFORMED[type_name]):
-        _move_transform(getattr(old, _TRANSFORMED[type_name]), old.transform_param)
-    for field, value in old.ListFields():
-        if field.name == "type":
-            new.type = V1_TYPES[type_name]
-        elif field.name in _PARAM_FIELDS:
+    for part, value in old.ListFields():
+        if part.name == "type":
+            new.type = V1_TYPES[_v1_type(old)]
+        elif part.name in _PARAM_FIELDS:
             while len(new.param) < len(value):
                 new.param.add()
             for spec, entry in zip(new.param, value, strict=False):
-                setattr(spec, _PARAM_FIELDS[field.name], entry)
+                setattr(spec, _PARAM_FIELDS[part.name], entry)
         elif isinstance(value, str):
-            setattr(new, field.name, value)
-        elif field.message_type is not None and hasattr(value, "CopyFrom"):
-            getattr(new, field.name).CopyFrom(value)
+            setattr(new, part.name, value)
+        elif part.message_type is not None and hasattr(value, "CopyFrom"):
+            getattr(new, part.name).CopyFrom(value)
         else:
-            getattr(new, field.name).extend(value)
+            getattr(new, part.name).extend(value)
 
 
-def _move_transform(data: Any, transform: Any) -> None:
-    for name in _TRANSFORM_FIELDS:
-        if data.HasField(name):
-            setattr(transform, name, getattr(data, name))
-            data.ClearField(name)
+def _v1_type(layer: Any) -> str:
+    return layer.DESCRIPTOR.fields_by_name["type"].enum_type.values_by_number[layer.type].name
+
+
+def _move_transform_of(layer: Any) -> bool:
+    """Move what V1's data layers did to an image to ``transform_param``; was there anything?"""
+    name = _TRANSFORMED.get(_v1_type(layer))
+    if name is None or not layer.HasField(name):
+        return False
+    data = getattr(layer, name)
+    given = [part for part in _TRANSFORM_FIELDS if data.HasField(part)]
+    for part in given:
+        setattr(layer.transform_param, part, getattr(data, part))
+        data.ClearField(part)
+    return bool(given)
 
 
 # ---- input, input_shape, input_dim
@@ -187,9 +239,19 @@ def _upgrade_inputs(param: Any, positions: Positions | None) -> Positions | None
             layer.input_param.shape.add(dim=shapes[i].dim if shapes else dims[4 * i : 4 * i + 4])
         param.layer.insert(0, param.layer.pop())
         positions = _after_input(positions)
-    for field in ("input", "input_shape", "input_dim"):  # without dims: an old trained net, whose inputs do not matter
-        param.ClearField(field)
+    for part in ("input", "input_shape", "input_dim"):  # without dims: an old trained net, whose inputs do not matter
+        param.ClearField(part)
     return positions
+
+
+def _upgrade_batch_norm(layer: Any) -> bool:
+    """No gradient may touch BatchNorm's statistics; did this layer's ``param`` say otherwise?"""
+    if layer.type != "BatchNorm" or len(layer.param) != 3:
+        return False
+    wrong = [spec for spec in layer.param if spec.lr_mult or spec.decay_mult]
+    for spec in wrong:
+        spec.lr_mult = spec.decay_mult = 0
+    return bool(wrong)
 
 
 def _after_input(positions: Positions | None) -> Positions | None:

@@ -45,6 +45,36 @@ def _overlaps(boxes, query, out):
             out[n, m] = w * h / (own + area - w * h)
 
 
+def best_overlaps(boxes: ArrayLike, query_boxes: ArrayLike) -> tuple[Float64, NDArray[np.int64]]:
+    """For each of (N, 4) boxes its largest overlap with (M, 4) others, and with which: (N,) each.
+
+    Maximum and first argmax of :func:`bbox_overlaps` over its rows, without that matrix; 0 and 0 if M is 0.
+    """
+    first = np.ascontiguousarray(boxes, dtype=np.float64)
+    second = np.ascontiguousarray(query_boxes, dtype=np.float64)
+    best, which = np.zeros(len(first)), np.zeros(len(first), dtype=np.int64)
+    if len(first) and len(second):
+        _best_overlaps(first, second, best, which)
+    return best, which
+
+
+@numba.njit(cache=True, nogil=True)
+def _best_overlaps(boxes, query, best, which):
+    for n in range(boxes.shape[0]):
+        own = (boxes[n, 2] - boxes[n, 0] + 1.0) * (boxes[n, 3] - boxes[n, 1] + 1.0)
+        for m in range(query.shape[0]):
+            w = min(boxes[n, 2], query[m, 2]) - max(boxes[n, 0], query[m, 0]) + 1.0
+            if w <= 0.0:
+                continue
+            h = min(boxes[n, 3], query[m, 3]) - max(boxes[n, 1], query[m, 1]) + 1.0
+            if h <= 0.0:
+                continue
+            area = (query[m, 2] - query[m, 0] + 1.0) * (query[m, 3] - query[m, 1] + 1.0)
+            overlap = w * h / (own + area - w * h)
+            if overlap > best[n]:
+                best[n], which[n] = overlap, m
+
+
 def bbox_transform(boxes: ArrayLike, gt_boxes: ArrayLike) -> Float64:
     """Targets (N, 4) float64 that move each of (N, 4) boxes onto the same row of ``gt_boxes``.
 

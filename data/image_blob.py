@@ -23,6 +23,8 @@ def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
     """The image file ``path`` as (H, W, 3) uint8, B, G, R.
 
     Pixels are as stored: an EXIF orientation is not applied, because annotations count stored pixels.
+    Grey is repeated in three channels, transparency is dropped, of 16 bits the upper 8 are kept, and
+    CMYK becomes R, G, B as ink on paper: 255 * (1 - cyan) * (1 - black) is red, and so on.
 
     Raises DataError naming the file if it is missing, cut short, or not an image.
     """
@@ -41,6 +43,28 @@ def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
     if image is None:
         raise DataError(f"{os.fspath(path)}: not an image that OpenCV can read, or a damaged one")
     return image  # type: ignore[return-value]
+
+
+def as_image(image: str | os.PathLike[str] | NDArray[Any]) -> NDArray[np.uint8]:
+    """A file, or an array, as the (H, W, 3) uint8 image in B, G, R that its picture file would give.
+
+    Arrays: (H, W), (H, W, 1), (H, W, 3) B, G, R or (H, W, 4) B, G, R, A, uint8 or uint16. As in
+    :func:`read_image`, grey is repeated in three channels, transparency is dropped, and of 16 bits the
+    upper 8 are kept.
+
+    Raises DataError if it is none of these or has no pixels.
+    """
+    if not isinstance(image, np.ndarray):
+        return read_image(image)
+    shape = (*image.shape, 1) if image.ndim == 2 else image.shape
+    if len(shape) != 3 or shape[2] not in (1, 3, 4) or image.size == 0:
+        raise DataError(f"an image must have shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), got {image.shape}")
+    if image.dtype not in (np.uint8, np.uint16):
+        raise DataError(f"an image must be uint8 (0 to 255) or uint16, got {image.dtype}; convert it first")
+    if image.dtype == np.uint16:
+        image = image >> 8
+    colours = image.reshape(shape)[:, :, :3].astype(np.uint8)
+    return np.repeat(colours, 3, axis=2) if shape[2] == 1 else colours
 
 
 def image_size(path: str | os.PathLike[str]) -> tuple[int, int] | None:
@@ -63,10 +87,20 @@ def prep_im_for_blob(
     The scale is less where the longest side would be more than ``max_size``. Returns the (H', W', 3)
     float32 image and the scale.
     """
-    import cv2
+    return scale_image(subtract_means(image, pixel_means), target_size, max_size)
 
+
+def subtract_means(image: NDArray[Any], pixel_means: NDArray[np.float64]) -> Float32:
+    """The (H, W, 3) image less the means of its channels, as float32."""
     im = image.astype(np.float32)
     im -= pixel_means
+    return im
+
+
+def scale_image(im: Float32, target_size: float, max_size: float) -> tuple[Float32, float]:
+    """The second half of :func:`prep_im_for_blob`."""
+    import cv2
+
     shortest, longest = min(im.shape[:2]), max(im.shape[:2])
     scale = float(target_size) / float(shortest)
     if np.round(scale * longest) > max_size:

@@ -15,11 +15,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import numba
 import numpy as np
 import scipy.sparse
 
-from caffe_lite.data.boxes import bbox_overlaps
+from caffe_lite.data.boxes import bbox_overlaps, best_overlaps
 from caffe_lite.data.image_blob import image_size, read_image
+from caffe_lite.data.proposal_methods import Options, parse_method, propose
 from caffe_lite.errors import DataError
 
 Roidb = list[dict[str, Any]]
@@ -42,7 +44,10 @@ class Imdb:
     """Base of all datasets: a subclass gives the images, the ground truth and the proposals.
 
     name: used in file names; classes: the K class names, ``'__background__'`` first.
+    cache_folder: where proposals are kept, None: nowhere.
     """
+
+    cache_folder: str | None = None
 
     def __init__(self, name: str, classes: Sequence[str], image_index: Sequence[str] = ()) -> None:
         self.name = name
@@ -71,6 +76,11 @@ class Imdb:
             self._roidb = self.roidb_handler()
         return self._roidb
 
+    @property
+    def has_gt(self) -> bool:
+        """False for a test set whose annotations are not public."""
+        return True
+
     def image_path_at(self, i: int) -> str:
         """Path of image i."""
         raise NotImplementedError(f"{type(self).__name__}.image_path_at")
@@ -87,6 +97,33 @@ class Imdb:
     def gt_roidb(self) -> Roidb:
         """The roidb of ground truth alone."""
         raise NotImplementedError(f"{type(self).__name__}.gt_roidb")
+
+    def check_testable(self) -> None:
+        """DataError if detections on this imdb could not be written or evaluated; before hours of testing."""
+        if len(set(self.image_index)) != self.num_images:
+            raise DataError(f"{self.name}: detections cannot be evaluated with the mirrored images appended")
+
+    def set_proposals(self, method: str, options: Options | None = None) -> None:
+        """Take the proposals of a method of :mod:`caffe_lite.data.proposal_methods` from now on.
+
+        options: by default those of the module, and the imdb's own cache. Raises DataError for an
+        unknown method.
+        """
+        parse_method(method)
+        chosen = options or Options(cache_folder=self.cache_folder)
+
+        def handler() -> Roidb:
+            gt = self.gt_roidb() if self.has_gt else None  # its faults are told before the long computation
+            paths = [self.image_path_at(i) for i in range(self.num_images)]
+            return self.with_gt(gt, propose(method, paths, chosen))
+
+        self.roidb_handler = handler
+        self._roidb = None
+
+    def with_gt(self, gt: Roidb | None, boxes: Sequence[np.ndarray]) -> Roidb:
+        """Ground truth and proposals, one list of boxes an image; the proposals alone if ``gt`` is None."""
+        found = self.create_roidb_from_box_list(boxes, gt)
+        return found if gt is None else self.merge_roidbs(gt, found)
 
     def evaluate_detections(
         self, all_boxes: Sequence[Sequence[Any]], output_dir: str | None = None
@@ -109,18 +146,15 @@ class Imdb:
         roidb = []
         for i, given in enumerate(box_list):
             boxes = _checked_boxes(given, f"{self.name}: proposals of image {self.image_index[i]!r}")
-            overlaps = np.zeros((len(boxes), self.num_classes), np.float32)
-            if gt_roidb is not None and len(boxes) and len(gt_roidb[i]["boxes"]):
-                entry = gt_roidb[i]
-                iou = bbox_overlaps(boxes.astype(np.float64), entry["boxes"].astype(np.float64))
-                best, value = iou.argmax(axis=1), iou.max(axis=1)
-                rows = np.flatnonzero(value > 0)
-                overlaps[rows, entry["gt_classes"][best[rows]]] = value[rows]
+            value, best = best_overlaps(boxes, gt_roidb[i]["boxes"] if gt_roidb is not None else ())
+            overlapped = value > 0
+            classes = gt_roidb[i]["gt_classes"][best[overlapped]] if gt_roidb is not None else np.zeros(0, np.int32)
+            starts = np.concatenate(([0], np.cumsum(overlapped)))
             roidb.append(
                 {
                     "boxes": boxes,
                     "gt_classes": np.zeros(len(boxes), np.int32),
-                    "gt_overlaps": scipy.sparse.csr_matrix(overlaps),
+                    "gt_overlaps": _sparse(value[overlapped], classes, starts, self.num_classes),
                     "flipped": False,
                 }
             )
@@ -134,7 +168,7 @@ class Imdb:
         for mine, other in zip(a, b, strict=True):
             mine["boxes"] = np.vstack((mine["boxes"], other["boxes"]))
             mine["gt_classes"] = np.hstack((mine["gt_classes"], other["gt_classes"]))
-            mine["gt_overlaps"] = scipy.sparse.vstack([mine["gt_overlaps"], other["gt_overlaps"]], format="csr")
+            mine["gt_overlaps"] = _stack(mine["gt_overlaps"], other["gt_overlaps"])
         return a
 
     def append_flipped_images(self) -> None:
@@ -165,19 +199,29 @@ class Imdb:
         roidb.extend(mirrored)
         self.image_index = self.image_index * 2
 
-    def evaluate_recall(self, candidate_boxes: Sequence[np.ndarray] | None = None, limit: int | None = None) -> Recall:
+    def evaluate_recall(
+        self,
+        candidate_boxes: Sequence[np.ndarray] | None = None,
+        limit: int | None = None,
+        gt: Roidb | None = None,
+    ) -> Recall:
         """How well boxes cover the ground truth: recall over IoU 0.5 to 1, and average recall.
 
         candidate_boxes: for each image (R, 4), by default the proposals of the roidb;
-        limit: use the first so many of each image. In every image the pair (candidate, ground truth)
+        limit: use the first so many of each image; gt: a roidb that holds the ground truth, by default
+        the imdb's. In every image the pair (candidate, ground truth)
         of largest IoU is matched and taken out, until the ground truth is used up. An image without
-        candidates counts as missed; the original left its ground truth out of the total.
+        candidates counts as missed; the original left its ground truth out of the total. Crowds
+        (overlap -1) are not counted.
         """
         matched = []
-        for i, entry in enumerate(self.roidb):
-            is_gt = entry["gt_classes"] > 0
-            boxes = entry["boxes"][~is_gt] if candidate_boxes is None else np.asarray(candidate_boxes[i]).reshape(-1, 4)
-            matched.append(_greedy_overlaps(boxes[:limit], entry["boxes"][is_gt]))
+        for i, entry in enumerate(self.roidb if gt is None else gt):
+            is_object = entry["gt_classes"] > 0
+            boxes = (
+                entry["boxes"][~is_object] if candidate_boxes is None else np.asarray(candidate_boxes[i]).reshape(-1, 4)
+            )
+            counted = is_object & (entry["gt_overlaps"].min(axis=1).toarray().ravel() >= 0)
+            matched.append(_greedy_overlaps(boxes[:limit], entry["boxes"][counted]))
         gt_overlaps = np.sort(np.concatenate(matched)) if matched else np.zeros(0)
         thresholds = np.minimum(np.arange(0.5, 1.0 + 0.001, 0.001), 1.0)
         above = gt_overlaps.size - np.searchsorted(gt_overlaps, thresholds, side="left")
@@ -189,17 +233,48 @@ class Imdb:
 def _greedy_overlaps(boxes: np.ndarray, gt: np.ndarray) -> np.ndarray:
     """(G,) IoU of each ground-truth box with the candidate matched to it one to one, 0 if none is left."""
     found = np.zeros(len(gt))
-    if not len(boxes) or not len(gt):
-        return found
-    iou = bbox_overlaps(boxes.astype(np.float64), gt.astype(np.float64))
-    for j in range(min(len(boxes), len(gt))):
-        # ties as in the original: the first ground truth, and its first candidate
-        g = int(iou.max(axis=0).argmax())
-        b = int(iou[:, g].argmax())
-        found[j] = iou[b, g]
-        iou[b, :] = -1
-        iou[:, g] = -1
+    if len(boxes) and len(gt):
+        _match_greedily(bbox_overlaps(gt, boxes), found)
     return found
+
+
+@numba.njit(cache=True)
+def _match_greedily(iou, found):
+    """Largest of (G, R) ``iou`` again and again; ties as in the original: first ground truth, first candidate.
+
+    An object's best candidate is looked up anew only when another object took it.
+    """
+    objects, candidates = iou.shape
+    best = np.empty(objects, dtype=np.int64)
+    done = np.zeros(objects, dtype=np.bool_)
+    taken = np.zeros(candidates, dtype=np.bool_)
+    for g in range(objects):
+        best[g] = iou[g].argmax()
+    for j in range(min(objects, candidates)):
+        winner = -1
+        for g in range(objects):
+            if not done[g] and (winner < 0 or iou[g, best[g]] > iou[winner, best[winner]]):
+                winner = g
+        chosen = best[winner]
+        found[j] = iou[winner, chosen]
+        done[winner] = taken[chosen] = True
+        for g in range(objects):
+            if not done[g] and best[g] == chosen:
+                best[g] = -1
+                for b in range(candidates):
+                    if not taken[b] and (best[g] < 0 or iou[g, b] > iou[g, best[g]]):
+                        best[g] = b
+
+
+def _sparse(data: np.ndarray, columns: np.ndarray, starts: np.ndarray, width: int) -> scipy.sparse.csr_matrix:
+    parts = (data.astype(np.float32), columns.astype(np.int32), starts.astype(np.int32))
+    return scipy.sparse.csr_matrix(parts, shape=(len(starts) - 1, width))
+
+
+def _stack(a: scipy.sparse.csr_matrix, b: scipy.sparse.csr_matrix) -> scipy.sparse.csr_matrix:
+    """The rows of ``a``, then those of ``b``; scipy's vstack takes ten times as long on matrices as small as these."""
+    starts = np.concatenate((a.indptr, b.indptr[1:] + a.indptr[-1]))
+    return _sparse(np.concatenate((a.data, b.data)), np.concatenate((a.indices, b.indices)), starts, a.shape[1])
 
 
 def _checked_boxes(boxes: Any, where: str) -> np.ndarray:

@@ -34,11 +34,12 @@ from caffe_lite.atomic import atomic_write
 from caffe_lite.data import proposals
 from caffe_lite.data.imdb import Imdb, Roidb
 from caffe_lite.data.voc_annotation import Annotation, read_annotation
+from caffe_lite.data.voc_curves import curve_path, write_curve
 from caffe_lite.data.voc_eval import mean_ap, read_voc_results, voc_eval, write_voc_results
 from caffe_lite.errors import DataError
 
 ENVIRONMENT = "CAFFE_LITE_DATA"
-YEARS = ("2007", "2012")
+YEARS = ("2007", "2008", "2009", "2010", "2011", "2012")
 VOC_CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
     "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
@@ -83,7 +84,9 @@ class PascalVoc(Imdb):
 
     config, besides the base's: ``selective_search``, arguments of
     :func:`caffe_lite.data.proposals.compute_proposals` (mode, top_k, base_k, ...); ``use_diff``,
-    False leaves difficult objects out of the training ground truth.
+    False leaves difficult objects out of the training ground truth, the paper's 07\\diff (the suffix
+    ``_no_diff`` of :func:`caffe_lite.data.factory.get_imdb`); ``comp_id``, the competition that results
+    files name: ``comp4``, trained with other data too (ImageNet), or ``comp3``, with VOC alone.
     """
 
     def __init__(
@@ -108,18 +111,25 @@ class PascalVoc(Imdb):
         self.voc_path = os.path.join(self.devkit_path, f"VOC{self.year}")
         if not os.path.isdir(self.voc_path):
             raise DataError(f"{self.voc_path}: no such folder")
-        self.cache_folder = os.path.join(self.root, "cache") if cache_folder is None else os.fspath(cache_folder)
+        folder = os.path.join(self.root, "cache") if cache_folder is None else os.fspath(cache_folder)
         classes = ("__background__", *_read_classes(self.voc_path))
         super().__init__(name or f"voc_{self.year}_{image_set}", classes, _read_image_set(self.voc_path, image_set))
+        self.cache_folder = folder
+        self._gt_file = os.path.join(folder, f"{self.name}_gt.npz")
         self.roidb_handler = self.selective_search_roidb
-        self.config.update(use_diff=True, selective_search={})
+        self.config.update(use_diff=True, selective_search={}, comp_id="comp4")
         self._annotations: list[Annotation] | None = None
 
     @property
     def has_gt(self) -> bool:
-        """False for VOC 2012 test, whose annotations are not public."""
+        """False for the test sets after 2007, whose annotations are not public, unless they are there."""
         first = os.path.join(self.voc_path, "Annotations", f"{self.image_index[0]}.xml")
         return self.year == "2007" or self.image_set != "test" or os.path.exists(first)
+
+    @property
+    def use_07_metric(self) -> bool:
+        """True if the year's AP is the 11-point one: up to 2009."""
+        return int(self.year) < 2010
 
     def image_path_at(self, i: int) -> str:
         """Path of image i; DataError naming it if no such file exists."""
@@ -140,12 +150,11 @@ class PascalVoc(Imdb):
             sizes = [self.image_size_at(i) for i in range(len(names))]
             paths = [os.path.join(self.voc_path, "Annotations", f"{name}.xml") for name in names]
             key = self._annotation_key(paths, sizes)
-            file = os.path.join(self.cache_folder, f"{self.name}_gt.npz")
-            loaded = _load_annotations(file, key, len(names))
+            loaded = _load_annotations(self._gt_file, key, len(names))
             if loaded is None:
                 numbers = {c: i for i, c in enumerate(self.classes) if i}
                 loaded = [read_annotation(path, numbers, size) for path, size in zip(paths, sizes, strict=True)]
-                _save_annotations(file, key, loaded)
+                _save_annotations(self._gt_file, key, loaded)
             self._annotations = loaded
         return self._annotations
 
@@ -175,8 +184,8 @@ class PascalVoc(Imdb):
         path = os.path.join(self.root, "selective_search_data", f"voc_{self.year}_{self.image_set}.mat")
         gt = self.gt_roidb() if self.has_gt else None  # its faults are told before the long computation
         if os.path.exists(path):
-            return self._with_gt(gt, proposals.load_dataset_mat(path, self.image_index))
-        return self._with_gt(gt, self._computed())
+            return self.with_gt(gt, proposals.load_dataset_mat(path, self.image_index))
+        return self.with_gt(gt, self._computed())
 
     def selective_search_ijcv_roidb(self) -> Roidb:
         """The same with the ``config['top_k']`` best boxes of each image.
@@ -189,23 +198,27 @@ class PascalVoc(Imdb):
         gt = self.gt_roidb() if self.has_gt else None
         if os.path.isdir(folder):
             files = [os.path.join(folder, f"{name}.mat") for name in self.image_index]
-            return self._with_gt(gt, [proposals.load_ijcv_mat(file, top_k) for file in files])
-        return self._with_gt(gt, self._computed(mode="quality", top_k=top_k))
+            return self.with_gt(gt, [proposals.load_ijcv_mat(file, top_k) for file in files])
+        return self.with_gt(gt, self._computed(mode="quality", top_k=top_k))
 
     def evaluate_detections(
         self, all_boxes: Sequence[Sequence[Any]], output_dir: str | None = None
     ) -> dict[str, float]:
         """Average precision of each class in [0, 1], printed as a table and returned by class name.
 
-        all_boxes[class][image]: (D, 5) x1, y1, x2, y2, score. 11-point AP for 2007, the area under
-        the curve for 2012, over the results files, whose scores have three decimals. Those are
+        all_boxes[class][image]: (D, 5) x1, y1, x2, y2, score. 11-point AP up to 2009, the area under
+        the curve from 2010 on, over the results files, whose scores have three decimals. Those are
         written as comp4[-PID]_det_{set}_{class}.txt into ``output_dir``, by default the devkit's
         results folder, and removed after the evaluation unless in competition mode. A class without
         objects has AP NaN and is left out of the mean. Without ground truth: files only, ``{}``.
+        Curves and both metrics go to {class}_pr.mat in ``output_dir``: :mod:`caffe_lite.data.voc_curves`.
         """
         files = self.write_results(all_boxes, output_dir)
         if not self.has_gt:
-            print(f"{self.name} has no ground truth; results files: {', '.join(files.values())}")
+            print(
+                f"{self.name}: its annotations are not public, so there is no AP; send the results files to the "
+                f"evaluation server: {', '.join(files.values())}"
+            )
             return {}
         aps: dict[str, float] = {}
         annotations = self.annotations()
@@ -215,18 +228,19 @@ class PascalVoc(Imdb):
                 for image, a in zip(self.image_index, annotations, strict=True)
                 if (a.classes == number).any()
             }
-            detections = read_voc_results(files[name])
-            aps[name] = voc_eval(detections, gt, use_07_metric=self.year == "2007").ap
+            found = voc_eval(read_voc_results(files[name]), gt, use_07_metric=self.use_07_metric)
+            aps[name] = found.ap
+            if output_dir is not None:
+                write_curve(curve_path(output_dir, name), found)
         if self.config["cleanup"]:
             for file in files.values():
                 os.unlink(file)
-        print(ap_table(aps, "11-point" if self.year == "2007" else "area"))
+        print(ap_table(aps, "11-point" if self.use_07_metric else "area"))
         return aps
 
     def write_results(self, all_boxes: Sequence[Sequence[Any]], output_dir: str | None = None) -> dict[str, str]:
         """Write the results file of each class; class name -> path."""
-        if len(set(self.image_index)) != self.num_images:
-            raise DataError(f"{self.name}: detections cannot be evaluated with the mirrored images appended")
+        self.check_testable()
         if len(all_boxes) != self.num_classes or any(len(of) != self.num_images for of in all_boxes[1:]):
             raise DataError(
                 f"{self.name}: expected detections of {self.num_classes} classes x {self.num_images} images, "
@@ -238,15 +252,11 @@ class PascalVoc(Imdb):
         try:
             os.makedirs(folder, exist_ok=True)
             for name, of_class in zip(self.classes[1:], all_boxes[1:], strict=True):
-                files[name] = os.path.join(folder, f"comp4{salt}_det_{self.image_set}_{name}.txt")
+                files[name] = os.path.join(folder, f"{self.config['comp_id']}{salt}_det_{self.image_set}_{name}.txt")
                 write_voc_results(files[name], dict(zip(self.image_index, of_class, strict=True)))
         except OSError as error:
             raise DataError(f"{folder}: cannot write the results files: {error.strerror or error}") from error
         return files
-
-    def _with_gt(self, gt: Roidb | None, boxes: list[np.ndarray]) -> Roidb:
-        found = self.create_roidb_from_box_list(boxes, gt)
-        return found if gt is None else self.merge_roidbs(gt, found)
 
     def _computed(self, **defaults: Any) -> list[np.ndarray]:
         paths = [self.image_path_at(i) for i in range(self.num_images)]

@@ -123,11 +123,12 @@ def _stop_all() -> None:
 
 
 class Batch:
-    """Buffers for one batch, an array for each top, and the reader's place after it."""
+    """Buffers for one batch, an array for each top; its images by name; the reader's place after it."""
 
     def __init__(self, dtype: Any) -> None:
         self.dtype = np.dtype(dtype)
         self.arrays: list[np.ndarray] = []
+        self.images: list[str] = []  # for messages; filled by readers that know where an item comes from
         self.place: dict[str, Any] = {}
         self._memory: list[np.ndarray] = []
 
@@ -161,13 +162,17 @@ class BatchReader:
 
     def fill_and_note(self, batch: Batch) -> Batch:
         """``fill`` and the place after it."""
+        batch.images = []  # a new list: the layer may still hold the old one
         self.fill(batch)
         batch.place = self.place()
         return batch
 
 
 class PrefetchingLayer(Layer):
-    """A data layer without bottoms: ``setup`` sizes the tops and calls ``start``."""
+    """A data layer without bottoms: ``setup`` sizes the tops and calls ``start``.
+
+    ``minibatch_images``: the names of the images of the batch now in the tops, for messages.
+    """
 
     exact_bottoms = 0
 
@@ -178,6 +183,7 @@ class PrefetchingLayer(Layer):
         self._depth = depth
         self._place = reader.place()
         self._ahead: ReadAhead[Batch] | None = None
+        self.minibatch_images: list[str] = []
 
     def reshape(self, bottom: Sequence[Any], top: Sequence[Any]) -> None:
         """Nothing: forward gives the tops the shape of the batch."""
@@ -187,6 +193,7 @@ class PrefetchingLayer(Layer):
         for blob, array in zip(top, batch.arrays, strict=True):
             blob.reshape(array.shape)
             blob.data[...] = self.xp.asarray(array)
+        self.minibatch_images = batch.images
         self._place = batch.place
         self._spare.append(batch)
         if self._ahead is not None:

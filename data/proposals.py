@@ -16,24 +16,17 @@ threads advance. Here boxes are sorted by x1, y1, x2, y2, and :func:`top_boxes` 
 
 from __future__ import annotations
 
-import hashlib
 import os
-import warnings
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
 from caffe_lite.atomic import atomic_write
-from caffe_lite.data.image_blob import read_image
+from caffe_lite.data.box_cache import box_folder, cached_boxes, map_images
 from caffe_lite.errors import DataError, did_you_mean
-from caffe_lite.progress import progress_bar
 
 _MODES = {"fast": "switchToSelectiveSearchFast", "quality": "switchToSelectiveSearchQuality"}
-_CACHE_VERSION = 1  # raise it when the same image and settings would give other boxes
 
 
 def selective_search(
@@ -97,9 +90,7 @@ def compute_proposals(
 ) -> list[np.ndarray]:
     """Selective search on image files, one (R, 4) uint16 array each, in the order of the paths.
 
-    cache_folder: where results are kept, one .npz an image, named by a hash of the file's bytes, the
-    settings and OpenCV's version, so that any list of images finds what another has computed and an
-    interrupted run goes on where it stopped; None keeps nothing. A damaged file is computed again.
+    cache_folder: where results are kept (:mod:`caffe_lite.data.box_cache`), None keeps nothing;
     ``top_k`` is applied after the cache. workers: threads, by default one a core up to 8 (OpenCV
     lets go of Python's lock); the boxes do not depend on it. progress: show a bar.
 
@@ -107,23 +98,28 @@ def compute_proposals(
     Raises DataError naming the image that is missing or damaged.
     """
     checked = _settings(mode, **settings)
-    folder = None if cache_folder is None else os.path.join(cache_folder, "proposals")
-    if folder is not None:
-        try:
-            os.makedirs(folder, exist_ok=True)
-        except OSError as error:
-            _warn_not_cached(folder, error)
-            folder = None
-    _segmentation()  # a missing module is told before any thread starts
-    count = workers or min(os.cpu_count() or 1, 8)
-    with ThreadPoolExecutor(count) as pool:
-        found = [pool.submit(_cached_search, path, folder, checked) for path in image_paths]
-        try:
-            bar = _progress(found, progress)
-            return [top_boxes(future.result(), top_k) for future in bar]
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    folder = box_folder(cache_folder)
+    ximgproc()  # a missing module is told before any thread starts
+
+    def found(path: str) -> np.ndarray:
+        return top_boxes(cached_boxes(path, folder, checked, lambda image: _search(image, checked)), top_k)
+
+    return map_images(found, image_paths, "selective search", progress, workers)
+
+
+def write_dataset_mat(path: str, image_index: Sequence[str], boxes: Sequence[np.ndarray]) -> None:
+    """Write proposals as the original's file of a whole dataset, which :func:`load_dataset_mat` reads.
+
+    boxes: (R, 4) uint16 for each name in ``image_index``.
+    """
+    import scipy.io
+
+    cells, names = np.empty((1, len(boxes)), object), np.empty((1, len(boxes)), object)
+    for i, (name, of_image) in enumerate(zip(image_index, boxes, strict=True)):
+        cells[0, i] = of_image[:, [1, 0, 3, 2]].astype(np.float64) + 1
+        names[0, i] = name
+    with atomic_write(path) as stream:
+        scipy.io.savemat(stream, {"boxes": cells, "images": names}, do_compression=True)
 
 
 def load_dataset_mat(path: str, image_index: Sequence[str]) -> list[np.ndarray]:
@@ -214,14 +210,15 @@ def _settings(mode: str, **settings: Any) -> dict[str, Any]:
     return {"mode": mode, **full}
 
 
-def _segmentation() -> Any:
+def ximgproc() -> Any:
+    """OpenCV's contributed module of that name; DataError if OpenCV was built without it."""
     import cv2
 
     try:
-        return cv2.ximgproc.segmentation
+        return cv2.ximgproc
     except AttributeError:
         raise DataError(
-            f"OpenCV {cv2.__version__} has no ximgproc module, which selective search needs: "
+            f"OpenCV {cv2.__version__} has no ximgproc module, which selective search and EdgeBoxes need: "
             "uninstall the opencv packages and install opencv-contrib-python-headless"
         ) from None
 
@@ -230,7 +227,7 @@ def _search(image: np.ndarray, settings: Mapping[str, Any]) -> np.ndarray:
     """All boxes of an image, sorted and without repetition."""
     import cv2
 
-    search = _segmentation().createSelectiveSearchSegmentation()
+    search = ximgproc().segmentation.createSelectiveSearchSegmentation()
     try:
         search.setBaseImage(image)
         getattr(search, _MODES[settings["mode"]])(settings["base_k"], settings["inc_k"], settings["sigma"])
@@ -240,51 +237,3 @@ def _search(image: np.ndarray, settings: Mapping[str, Any]) -> np.ndarray:
     boxes = np.unique(np.hstack((found[:, :2], found[:, :2] + found[:, 2:] - 1)), axis=0)
     sides = boxes[:, 2:] - boxes[:, :2] + 1
     return boxes[(sides >= settings["min_side"]).all(axis=1)].astype(np.uint16)
-
-
-def _cached_search(path: str, folder: str | None, settings: Mapping[str, Any]) -> np.ndarray:
-    """All boxes of an image file, from the cache or put there."""
-    if folder is None:
-        return _search(read_image(path), settings)
-    file = os.path.join(folder, f"{_cache_key(path, settings)}.npz")
-    boxes = _load_cached(file)
-    if boxes is None:
-        boxes = _search(read_image(path), settings)
-        try:
-            with atomic_write(file) as stream:
-                np.savez_compressed(stream, boxes=boxes)
-        except OSError as error:
-            _warn_not_cached(folder, error)  # the folder: one warning, not one an image
-    return boxes
-
-
-def _cache_key(path: str, settings: Mapping[str, Any]) -> str:
-    import cv2
-
-    digest = hashlib.sha256(f"{_CACHE_VERSION} {cv2.__version__} {sorted(settings.items())} ".encode())
-    try:
-        with open(path, "rb") as stream:
-            digest.update(stream.read())
-    except OSError as error:
-        raise DataError(f"{path}: cannot read the image: {error.strerror or error}") from error
-    return digest.hexdigest()[:32]
-
-
-def _load_cached(file: str) -> np.ndarray | None:
-    """The boxes of a cache file; None if it is not there or damaged."""
-    try:
-        with np.load(file, allow_pickle=False) as content:
-            boxes = content["boxes"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
-        return None
-    return boxes if boxes.dtype == np.uint16 and boxes.ndim == 2 and boxes.shape[1] == 4 else None
-
-
-def _warn_not_cached(path: str, error: OSError) -> None:
-    warnings.warn(f"{path}: proposals are not kept for the next run: {error.strerror or error}", stacklevel=3)
-
-
-def _progress(items: Sequence[Any], shown: bool) -> Any:
-    if not shown:
-        return items
-    return progress_bar(items, desc="selective search", unit="image", leave=False, delay=0.5)

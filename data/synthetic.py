@@ -3,7 +3,7 @@
 Stands in where no real dataset is at hand: the demo, the tests, a first look at a new net. It is
 read by :class:`caffe_lite.data.pascal_voc.PascalVoc` like any devkit, because it is one:
 
-    FOLDER/VOCdevkit2007/
+    FOLDER/VOCdevkit2007/                        or another year's; several may stand side by side
         manifest.json                            the settings, and a hash of VOC2007
         VOC2007/classes.txt                      disc ring square triangle star cross
         VOC2007/{JPEGImages,Annotations,ImageSets/Main}
@@ -16,8 +16,9 @@ visible part; ``occluded`` is set if more than 5 % of its area inside the image 
 ``truncated`` if more than 3 % of its area lies outside the image, and ``difficult`` if less than
 half of its area is left to see.
 
-Everything is a function of the settings. Image i of a set does not depend on how many images there
-are, so a larger dataset begins with the smaller one's images.
+Everything is a function of the settings; other seeds, sets and years have other scenes. Image i of a
+set does not depend on how many images there are, so a larger dataset begins with the smaller one's
+images.
 """
 
 from __future__ import annotations
@@ -32,14 +33,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from caffe_lite.data.pascal_voc import YEARS
 from caffe_lite.data.synthetic_scene import CLASSES, Scene, render_scene
 from caffe_lite.errors import DataError
 
-DEVKIT = "VOCdevkit2007"
 MANIFEST = "manifest.json"
 VERSION = 2  # raise it when the same settings would give other files
-_PARTIAL = ".VOCdevkit2007.partial-"
-_OWN = {DEVKIT, "cache"}  # what may stand in the folder of a devkit of ours
+_FIRST_YEAR = "2007"
+_OWN = {*(f"VOCdevkit{year}" for year in YEARS), "cache"}  # what may stand in the folder of a devkit of ours
 _QUALITY = 92
 
 
@@ -50,6 +51,12 @@ class Settings(NamedTuple):
     seed: int
     images: dict[str, int]  # set name -> number of images
     size: tuple[int, int]  # nominal width and height of an image, pixels; each varies by up to 12 %
+    year: str = _FIRST_YEAR
+
+    @property
+    def devkit(self) -> str:
+        """Name of the devkit's folder."""
+        return f"VOCdevkit{self.year}"
 
 
 def make_devkit(
@@ -57,26 +64,28 @@ def make_devkit(
     seed: int = 3,
     images: Mapping[str, int] | None = None,
     size: tuple[int, int] = (200, 150),
+    year: str | int = _FIRST_YEAR,
 ) -> str:
     """Write the devkit of these settings into ``folder``, unless it is there; returns the folder.
 
-    images: set name -> number of images, by default ``{'trainval': 160, 'test': 80}``.
-    Nothing is overwritten: the folder must not exist, be empty, or hold the devkit that these very
-    settings make. The devkit appears whole or not at all.
+    images: set name -> number of images, by default ``{'trainval': 160, 'test': 80}``; year: one of
+    VOC's years, which decides the names of folders and images, the metric, and the scenes.
+    Nothing is overwritten: the folder must not exist, be empty, or hold devkits made here, that of
+    ``year`` by these very settings. The devkit appears whole or not at all.
 
     Raises DataError if the folder holds anything else, a setting is unusable, or it cannot be written.
     """
-    settings = _checked_settings(seed, images, size)
+    settings = _checked_settings(seed, images, size, str(year))
     root = os.path.abspath(os.fspath(folder))
     if _reusable(root, settings):
         return root
     try:
         os.makedirs(root, exist_ok=True)
-        partial = tempfile.mkdtemp(prefix=_PARTIAL, dir=root)
+        partial = tempfile.mkdtemp(prefix=f".{settings.devkit}.partial-", dir=root)
         try:
             _write_devkit(partial, settings)
             os.chmod(partial, 0o777 & ~_umask())  # mkdtemp keeps it to the owner
-            os.rename(partial, os.path.join(root, DEVKIT))
+            os.rename(partial, os.path.join(root, settings.devkit))
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:
@@ -86,15 +95,19 @@ def make_devkit(
 
 def _numbering(settings: Settings) -> list[tuple[str, str, int]]:
     pairs = [(image_set, i) for image_set, count in settings.images.items() for i in range(count)]
-    return [(f"{number:06d}", image_set, i) for number, (image_set, i) in enumerate(pairs, start=1)]
+    prefix = "" if settings.year == _FIRST_YEAR else f"{settings.year}_"  # as VOC's
+    return [(f"{prefix}{number:06d}", image_set, i) for number, (image_set, i) in enumerate(pairs, start=1)]
 
 
 def _scene(settings: Settings, image_set: str, i: int) -> Scene:
     tag = int.from_bytes(hashlib.sha256(image_set.encode()).digest()[:4], "big")
-    return render_scene(np.random.default_rng([settings.seed, tag, i]), settings.size)
+    own_year = [] if settings.year == _FIRST_YEAR else [int(settings.year)]
+    return render_scene(np.random.default_rng([settings.seed, tag, i, *own_year]), settings.size)
 
 
-def _checked_settings(seed: int, images: Mapping[str, int] | None, size: tuple[int, int]) -> Settings:
+def _checked_settings(
+    seed: int, images: Mapping[str, int] | None, size: tuple[int, int], year: str = _FIRST_YEAR
+) -> Settings:
     counts = {str(name): int(count) for name, count in (images or {"trainval": 160, "test": 80}).items()}
     bad = [name for name, count in counts.items() if not name.isidentifier() or count < 1]
     if bad or sum(counts.values()) > 999_999:
@@ -103,7 +116,9 @@ def _checked_settings(seed: int, images: Mapping[str, int] | None, size: tuple[i
         raise DataError(f"synthetic devkit: size must be from 100 to 4000 pixels a side, got {size[0]}x{size[1]}")
     if not 0 <= int(seed) < 2**63:
         raise DataError(f"synthetic devkit: seed must be in [0, 2^63), got {seed}")
-    return Settings(VERSION, int(seed), counts, (int(size[0]), int(size[1])))
+    if year not in YEARS:
+        raise DataError(f"synthetic devkit: expected one of the years {', '.join(YEARS)}, got {year}")
+    return Settings(VERSION, int(seed), counts, (int(size[0]), int(size[1])), year)
 
 
 def _reusable(root: str, settings: Settings) -> bool:
@@ -114,8 +129,8 @@ def _reusable(root: str, settings: Settings) -> bool:
         return False
     except OSError as error:
         raise DataError(f"{root}: cannot use this folder for the synthetic devkit: {error.strerror}") from error
-    devkit = os.path.join(root, DEVKIT)
-    if DEVKIT not in present:
+    devkit = os.path.join(root, settings.devkit)
+    if settings.devkit not in present:
         if present - _OWN:
             names = ", ".join(sorted(present)[:4])
             raise DataError(f"{root}: not empty ({names}); give the synthetic devkit a folder of its own")
@@ -129,19 +144,22 @@ def _reusable(root: str, settings: Settings) -> bool:
     mine = _as_json(settings)
     if theirs != mine:
         raise DataError(f"{devkit}: made with {theirs}, asked for {mine}; delete it or give another folder")
-    if _content_hash(devkit) != digest:
+    if _content_hash(devkit, settings.year) != digest:
         raise DataError(f"{devkit}: its files were changed after it was made; delete it or give another folder")
     return True
 
 
 def _as_json(settings: Settings) -> Any:
-    return json.loads(json.dumps(settings._asdict()))
+    content = settings._asdict()
+    if settings.year == _FIRST_YEAR:  # it has no entry in manifests from before there were other years
+        del content["year"]
+    return json.loads(json.dumps(content))
 
 
 def _write_devkit(devkit: str, settings: Settings) -> None:
     import cv2
 
-    voc = os.path.join(devkit, "VOC2007")
+    voc = os.path.join(devkit, f"VOC{settings.year}")
     for part in ("JPEGImages", "Annotations", "ImageSets/Main"):
         os.makedirs(os.path.join(voc, part))
     _write(os.path.join(voc, "classes.txt"), "".join(f"{name}\n" for name in CLASSES))
@@ -153,20 +171,20 @@ def _write_devkit(devkit: str, settings: Settings) -> None:
             raise DataError(f"{devkit}: OpenCV could not encode image {name} as JPEG")
         with open(os.path.join(voc, "JPEGImages", f"{name}.jpg"), "wb") as stream:
             stream.write(encoded.tobytes())
-        _write(os.path.join(voc, "Annotations", f"{name}.xml"), annotation_xml(name, scene))
+        _write(os.path.join(voc, "Annotations", f"{name}.xml"), annotation_xml(name, scene, settings.year))
         names[image_set].append(name)
     for image_set, members in names.items():
         _write(os.path.join(voc, "ImageSets", "Main", f"{image_set}.txt"), "".join(f"{n}\n" for n in members))
-    manifest = {"settings": _as_json(settings), "sha256": _content_hash(devkit)}
+    manifest = {"settings": _as_json(settings), "sha256": _content_hash(devkit, settings.year)}
     _write(os.path.join(devkit, MANIFEST), json.dumps(manifest, indent=2) + "\n")
 
 
-def annotation_xml(name: str, scene: Scene) -> str:
+def annotation_xml(name: str, scene: Scene, year: str = _FIRST_YEAR) -> str:
     """The VOC annotation of a scene; boxes counted from 1, as VOC's are."""
     height, width = scene.image.shape[:2]
     lines = [
         "<annotation>",
-        "  <folder>VOC2007</folder>",
+        f"  <folder>VOC{year}</folder>",
         f"  <filename>{name}.jpg</filename>",
         f"  <size><width>{width}</width><height>{height}</height><depth>3</depth></size>",
         "  <segmented>0</segmented>",
@@ -191,10 +209,10 @@ def _write(path: str, text: str) -> None:
         stream.write(text)
 
 
-def _content_hash(devkit: str) -> str:
-    """SHA-256 over the names and contents of the files of VOC2007; results stand beside it."""
+def _content_hash(devkit: str, year: str) -> str:
+    """SHA-256 over the names and contents of the files of VOC{year}; results stand beside it."""
     digest = hashlib.sha256()
-    for folder, folders, files in os.walk(os.path.join(devkit, "VOC2007")):
+    for folder, folders, files in os.walk(os.path.join(devkit, f"VOC{year}")):
         folders.sort()
         for file in sorted(name for name in files if not name.startswith(".")):
             path = os.path.join(folder, file)

@@ -175,6 +175,35 @@ def place_window(
     return Cutout(x1, y1, x2, y2, new_w, new_h, left, top)
 
 
+def warp_window(
+    out: NDArray[Any],
+    image: NDArray[np.uint8],
+    window: Any,
+    context: int,
+    square: bool,
+    mirror: bool,
+    mean: Any,
+    scale: Any,
+) -> None:
+    """Warp a window (x1, y1, x2, y2) of the (H, W, 3) ``image`` into ``out`` (3, s, s) as (pixels - mean) * scale.
+
+    ``mean`` is (1, 1, 1), (3, 1, 1) or (3, s, s). Where the enlarged window leaves the image ``out`` is not written:
+    zeros there stand for the mean. See :func:`place_window`, whose errors it raises; it computes in ``out``'s type.
+    """
+    import cv2
+
+    place = place_window(window, image.shape[:2], out.shape[-1], context, square, mirror, out.dtype)
+    crop = image[place.y1 : place.y2 + 1, place.x1 : place.x2 + 1]
+    pixels = cv2.resize(crop, (place.width, place.height), interpolation=cv2.INTER_LINEAR)
+    if mirror:
+        pixels = cv2.flip(pixels, 1)
+    rows, columns = slice(place.top, place.top + place.height), slice(place.left, place.left + place.width)
+    target = out[:, rows, columns]
+    under = mean if mean.shape[1] == 1 else mean[:, rows, columns]
+    np.subtract(pixels.transpose(2, 0, 1), under, out=target, dtype=target.dtype)
+    target *= scale
+
+
 def _along(center: Any, half: Any, length: int, size: int, real: Any) -> tuple[int, int, int, int, int]:
     """Along one axis: first and last pixel in the image, margins before and after, and size when warped."""
     first, last = _round(center - half), _round(center + half)

@@ -7,7 +7,10 @@ The gradient is sign(x) dy, 0 at x = 0. Where x is a NaN so is the gradient (in 
 
 from __future__ import annotations
 
+import numba
+
 from caffe_lite.neuron import NeuronLayer
+from caffe_lite.parallel import elementwise
 from caffe_lite.registry import register_layer
 
 
@@ -16,10 +19,21 @@ class AbsVal(NeuronLayer):
     in_place = False
 
     def forward(self, bottom, top):
-        self.xp.absolute(bottom[0].data, out=top[0].data)
+        elementwise(self.xp.absolute, bottom[0].data, top[0].data)
 
-    def backward(self, top, propagate_down, bottom):
+    def backward_cpu(self, top, propagate_down, bottom):
+        if propagate_down[0]:
+            elementwise(_backward, bottom[0].data, top[0].diff, bottom[0].diff)
+
+    def backward_gpu(self, top, propagate_down, bottom):
         if propagate_down[0]:
             dx = bottom[0].diff
             self.xp.sign(bottom[0].data, out=dx)
             dx *= top[0].diff
+
+
+@numba.njit(cache=True, nogil=True)
+def _backward(x, dy, dx):
+    for i in range(x.size):
+        zero = x[i] * 0  # or a NaN
+        dx[i] = dy[i] if x[i] > 0 else (-dy[i] if x[i] < 0 else dy[i] * zero)

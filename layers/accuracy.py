@@ -19,13 +19,13 @@ import numba
 import numpy as np
 
 from caffe_lite.cuda import Kernels
-from caffe_lite.errors import DataError
+from caffe_lite.labels import BAD, IGNORED, read_numbers
 from caffe_lite.layer import Layer
 from caffe_lite.registry import register_layer
 
 kernels = Kernels(__file__)
-RIGHT, WRONG, IGNORED, BAD_LABEL = 1, 0, -1, -2  # the verdict on a row
-NOBODY = np.iinfo(np.int32).min  # an ignore_label that no row has
+RIGHT, WRONG = 1, 0  # the verdict on a row, beside IGNORED and BAD
+NOBODY = np.iinfo(np.int32).min  # an ignore_label that no row has, for the kernels of a GPU
 
 
 @register_layer("Accuracy")
@@ -37,7 +37,7 @@ class Accuracy(Layer):
         p = self.param.accuracy_param
         self.check(p.top_k > 0, f"top_k must be > 0, got {p.top_k}")
         self.top_k = p.top_k
-        self.ignore = p.ignore_label if p.HasField("ignore_label") else NOBODY
+        self.ignore = p.ignore_label if p.HasField("ignore_label") else None
 
     def example(self, bottom_index, bottom, rng):
         return (
@@ -64,25 +64,22 @@ class Accuracy(Layer):
             top[1].reshape(shape[axis])
 
     def forward_cpu(self, bottom, top):
-        scores, labels = bottom[0].data.reshape(self.rows), bottom[1].data.reshape(-1)
+        labels = read_numbers(self, bottom[1].data.reshape(-1), self.rows[1], "label of row", self.ignore)
         verdicts = self.device.workspace("accuracy", labels.shape, "int32")
-        _judge(scores, labels, self.top_k, self.ignore, verdicts)
-        if (verdicts == BAD_LABEL).any():
-            row = int((verdicts == BAD_LABEL).argmax())
-            wanted = f"[0, {self.rows[1]})" + (f" or ignore_label {self.ignore}" if self.ignore != NOBODY else "")
-            raise DataError(self.explain(f"label of row {row} must be in {wanted}, got {labels[row]:g}"))
+        _judge(bottom[0].data.reshape(self.rows), labels, self.top_k, verdicts)
         self._mean(verdicts, top)
         if len(top) == 2:
             counts = verdicts != IGNORED
-            classes, right = labels[counts].astype(int), verdicts[counts]
+            classes, right = labels[counts], verdicts[counts]
             rows = np.bincount(classes, minlength=self.rows[1])
             top[1].data[...] = np.bincount(classes, right, minlength=self.rows[1]) / np.maximum(rows, 1)
 
     def forward_gpu(self, bottom, top):
         outer, classes, inner = self.rows
         verdicts = self.device.workspace("accuracy", (outer * inner,), "int32")
+        ignored = NOBODY if self.ignore is None else self.ignore
         kernels(
-            "accuracy_judge", verdicts.size, bottom[0].data, bottom[1].data, classes, inner, self.top_k, self.ignore,
+            "accuracy_judge", verdicts.size, bottom[0].data, bottom[1].data, classes, inner, self.top_k, ignored,
             verdicts, dtype=self.dtype,
         )  # fmt: skip
         self._mean(verdicts, top)
@@ -95,7 +92,7 @@ class Accuracy(Layer):
         right, counts = (verdicts == RIGHT).sum(), (verdicts != IGNORED).sum()
         top[0].data[...] = right / self.xp.maximum(counts, 1)
         if self.device.is_gpu:
-            top[0].data[...] += self.xp.where((verdicts == BAD_LABEL).any(), np.nan, 0)
+            top[0].data[...] += self.xp.where((verdicts == BAD).any(), np.nan, 0)
 
     def backward(self, top, propagate_down, bottom):
         self.check(not any(propagate_down), "has no gradient: write propagate_down: false for its bottoms")
@@ -105,19 +102,16 @@ class Accuracy(Layer):
 
 
 @numba.njit(cache=True)
-def _judge(scores, labels, top_k, ignore, verdicts):
+def _judge(scores, labels, top_k, verdicts):
     _, classes, inner = scores.shape
     for row in range(labels.size):
-        label = np.int64(labels[row])
-        if label == ignore:
+        label = labels[row]
+        if label == IGNORED:
             verdicts[row] = IGNORED
-        # A NaN is no label, whatever integer the processor makes of it.
-        elif labels[row] != labels[row] or label < 0 or label >= classes:
-            verdicts[row] = BAD_LABEL
-        else:
-            i, j = row // inner, row % inner
-            true = scores[i, label, j]
-            others = -1  # the true class scores as high as itself
-            for c in range(classes):
-                others += scores[i, c, j] >= true
-            verdicts[row] = RIGHT if others < top_k and true == true else WRONG
+            continue
+        i, j = row // inner, row % inner
+        true = scores[i, label, j]
+        others = -1  # the true class scores as high as itself
+        for c in range(classes):
+            others += scores[i, c, j] >= true
+        verdicts[row] = RIGHT if others < top_k and true == true else WRONG

@@ -8,7 +8,8 @@ Everything here is said of the convolution, whose larger side is x and whose sma
 On the CPU there are three ways to the same numbers, up to rounding; ``path`` says which one is taken, and
 ``reason`` why:
     winograd  3 x 3, stride 1, dilation 1, enough channels and pixels: caffe_lite.winograd
-    direct    any other in two dimensions: caffe_lite.direct (its data gradient with a stride is im2col's)
+    direct    any other in two dimensions: caffe_lite.direct; its data gradient with a stride is caffe_lite.phases',
+              of fewer than 8 channels im2col's
     im2col    ``engine: CAFFE``, ``force_nd_im2col``, another number of spatial axes, few pixels: caffe_lite.im2col
 On a GPU there is one: caffe_lite.gpu_columns.
 """
@@ -18,7 +19,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from caffe_lite import direct, direct_gradient, im2col, winograd, winograd_gradient
+from caffe_lite import direct, direct_gradient, im2col, phases, winograd, winograd_gradient
 from caffe_lite.channel_sums import add_channel_sums
 from caffe_lite.gpu_columns import GpuColumns
 from caffe_lite.im2col import Geometry, Sizes
@@ -75,6 +76,10 @@ class BaseConvolution(Layer):
         if self.device.is_gpu and (self.columns is None or self.columns.geometry != g):
             general = self.param.convolution_param.force_nd_im2col
             self.columns = GpuColumns(g, self.device, self.dtype, general)
+
+    def multiply_adds(self, bottom, top):
+        y = top if self.bottom_is_x else bottom
+        return math.prod(self.blobs[0].shape[1:]) * sum(blob.count for blob in y)
 
     def _choose(self) -> tuple[str, str]:
         """("winograd", "direct" or "im2col", why)."""
@@ -158,6 +163,8 @@ class BaseConvolution(Layer):
             inverse = tuple(d * (n - 1) - p for d, n, p in zip(dilation, kernel, pad, strict=True))
             sizes = kernel, stride, inverse, dilation
             direct.convolve(dy, k0, self.k, packed, None, dx, c0, self.c, *sizes, self.device)
+        elif self.path == "direct" and self.c >= 8:
+            phases.data_gradient(dy, k0, w[k0 : k0 + self.k], dx, c0, self.geometry, self.device)
         else:
             im2col.data_gradient(dy, k0, self._rows(self.blobs[0], k0), dx, c0, self.geometry, self.device)
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from caffe_lite.cuda import Kernels
 from caffe_lite.neuron import InputCopy, NeuronLayer, exp, log1p
+from caffe_lite.parallel import elementwise
 from caffe_lite.registry import register_layer
 
 kernels = Kernels(__file__)
@@ -26,7 +27,7 @@ class BNLL(NeuronLayer):
 
     def forward_cpu(self, bottom, top):
         self.input.keep(bottom, top)
-        _forward(bottom[0].data.reshape(-1), top[0].data.reshape(-1))
+        elementwise(_forward, bottom[0].data, top[0].data)
 
     def forward_gpu(self, bottom, top):
         self.input.keep(bottom, top)
@@ -35,7 +36,7 @@ class BNLL(NeuronLayer):
     def backward_cpu(self, top, propagate_down, bottom):
         if propagate_down[0]:
             x, dy, dx = self.input.of(bottom, top), top[0].diff, bottom[0].diff
-            _backward(x.reshape(-1), dy.reshape(-1), dx.reshape(-1))
+            elementwise(_backward, x, dy, dx)
 
     def backward_gpu(self, top, propagate_down, bottom):
         if propagate_down[0]:
@@ -43,14 +44,14 @@ class BNLL(NeuronLayer):
             kernels("bnll_backward", bottom[0].count, x, dy, dx, dtype=self.dtype)
 
 
-@numba.njit(cache=True, error_model="numpy")
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def _forward(x, y):
     for i in range(x.size):
         positive = ZERO if x[i] < ZERO else x[i]  # a NaN stays one
         y[i] = positive + log1p(exp(-abs(x[i])))
 
 
-@numba.njit(cache=True, error_model="numpy")
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def _backward(x, dy, dx):
     for i in range(x.size):
         dx[i] = dy[i] / (ONE + exp(-x[i]))

@@ -11,7 +11,10 @@ at all, are errors.
 
 from __future__ import annotations
 
-from caffe_lite.neuron import InputCopy, NeuronLayer, pieces
+import numba
+
+from caffe_lite.neuron import InputCopy, NeuronLayer
+from caffe_lite.parallel import elementwise
 from caffe_lite.registry import register_layer
 
 
@@ -26,9 +29,20 @@ class Clip(NeuronLayer):
 
     def forward(self, bottom, top):
         self.input.keep(bottom, top)
-        self.xp.clip(bottom[0].data, self.min, self.max, out=top[0].data)
+        elementwise(self.xp.clip, bottom[0].data, self.min, self.max, top[0].data)
 
-    def backward(self, top, propagate_down, bottom):
+    def backward_cpu(self, top, propagate_down, bottom):
         if propagate_down[0]:
-            for x, dy, dx in pieces(self.device, self.input.of(bottom, top), top[0].diff, bottom[0].diff):
-                self.xp.multiply(dy, (self.min <= x) & (x <= self.max), out=dx)
+            x, dy, dx = self.input.of(bottom, top), top[0].diff, bottom[0].diff
+            elementwise(_backward, x, dy, self.min, self.max, dx)
+
+    def backward_gpu(self, top, propagate_down, bottom):
+        if propagate_down[0]:
+            x = self.input.of(bottom, top)
+            self.xp.multiply(top[0].diff, (self.min <= x) & (x <= self.max), out=bottom[0].diff)
+
+
+@numba.njit(cache=True, nogil=True)
+def _backward(x, dy, low, high, dx):
+    for i in range(x.size):
+        dx[i] = dy[i] * ((low <= x[i]) & (x[i] <= high))  # a product: a NaN in dy shows

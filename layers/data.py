@@ -65,6 +65,7 @@ class DatumReader(BatchReader):
             self.transformer(image, arrays[0][i], where)
             if self.tops == 2:
                 arrays[1][i] = label
+            batch.images.append(where)
 
     def peek(self):
         """(image (C, H, W), where) of the next record, which stays the next."""

@@ -22,6 +22,7 @@ import numpy as np
 from caffe_lite.blob import Blob
 from caffe_lite.cuda import Kernels
 from caffe_lite.layer import Layer
+from caffe_lite.parallel import elementwise
 from caffe_lite.philox import WORD, draw_key, philox4x32, signed
 from caffe_lite.registry import register_layer
 
@@ -70,10 +71,12 @@ class Dropout(Layer):
     def backward(self, top, propagate_down, bottom):
         if not propagate_down[0]:
             return
-        if self.drops:
+        if self.drops and self.device.is_gpu:
             dx = bottom[0].diff
             self.xp.multiply(top[0].diff, self.mask.data, out=dx)
             dx *= self.scale
+        elif self.drops:
+            elementwise(_backward, top[0].diff, self.mask.data, self.scale, bottom[0].diff)
         else:
             self._scale(top[0].diff, bottom[0].diff)
 
@@ -101,3 +104,9 @@ def _forward(x, key0, key1, threshold, scale, y, mask):
             mask[x.size - rest + j] = words[j] > threshold
     for i in range(x.size):
         y[i] = x[i] * mask[i] * scale
+
+
+@numba.njit(cache=True, nogil=True)
+def _backward(dy, mask, scale, dx):
+    for i in range(dy.size):
+        dx[i] = dy[i] * mask[i] * scale

@@ -14,6 +14,7 @@ import numpy as np
 
 from caffe_lite.cuda import Kernels
 from caffe_lite.neuron import InputCopy, NeuronLayer, exp
+from caffe_lite.parallel import elementwise
 from caffe_lite.registry import register_layer
 
 kernels = Kernels(__file__)
@@ -29,7 +30,7 @@ class ELU(NeuronLayer):
     def forward_cpu(self, bottom, top):
         if self.alpha < 0:
             self.input.keep(bottom, top)
-        _forward(bottom[0].data.reshape(-1), self.alpha, top[0].data.reshape(-1))
+        elementwise(_forward, bottom[0].data, self.alpha, top[0].data)
 
     def forward_gpu(self, bottom, top):
         if self.alpha < 0:
@@ -40,7 +41,7 @@ class ELU(NeuronLayer):
         if propagate_down[0]:
             x = self.input.of(bottom, top) if self.alpha < 0 else bottom[0].data
             y, dy, dx = top[0].data, top[0].diff, bottom[0].diff
-            _backward(x.reshape(-1), y.reshape(-1), dy.reshape(-1), self.alpha, dx.reshape(-1))
+            elementwise(_backward, x, y, dy, self.alpha, dx)
 
     def backward_gpu(self, top, propagate_down, bottom):
         if propagate_down[0]:
@@ -49,14 +50,14 @@ class ELU(NeuronLayer):
             kernels("elu_backward", bottom[0].count, x, y, dy, self.alpha, dx, dtype=self.dtype)
 
 
-@numba.njit(cache=True, error_model="numpy")
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def _forward(x, alpha, y):
     for i in range(x.size):
         below = alpha * (exp(x[i]) - ONE)
         y[i] = x[i] if x[i] > ZERO else below
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def _backward(x, y, dy, alpha, dx):
     for i in range(x.size):
         below = alpha + y[i]

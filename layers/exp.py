@@ -7,9 +7,11 @@ The gradient is log(base) scale y dy.
 
 from __future__ import annotations
 
+import numba
 import numpy as np
 
-from caffe_lite.neuron import NeuronLayer, pieces
+from caffe_lite.neuron import NeuronLayer, in_pieces
+from caffe_lite.parallel import elementwise
 from caffe_lite.registry import register_layer
 
 
@@ -24,18 +26,27 @@ class Exp(NeuronLayer):
         self.inner = scale if base == -1 else np.log(base) * scale
         self.outer = np.exp(shift) if base == -1 else base**shift
 
-    @np.errstate(over="ignore", invalid="ignore")
     def forward(self, bottom, top):
-        for x, y in pieces(self.device, bottom[0].data, top[0].data):
-            if self.inner != 1:
-                x = self.xp.multiply(x, self.inner, out=y)
-            self.xp.exp(x, out=y)
-            if self.outer != 1:
-                y *= self.outer
+        in_pieces(self.device, self._forward, bottom[0].data, top[0].data)
 
-    def backward(self, top, propagate_down, bottom):
+    def _forward(self, x, y):
+        if self.inner != 1:
+            x = self.xp.multiply(x, self.inner, out=y)
+        self.xp.exp(x, out=y)
+        if self.outer != 1:
+            y *= self.outer
+
+    def backward_cpu(self, top, propagate_down, bottom):
         if propagate_down[0]:
-            for y, dy, dx in pieces(self.device, top[0].data, top[0].diff, bottom[0].diff):
-                self.xp.multiply(dy, y, out=dx)
-                if self.inner != 1:
-                    dx *= self.inner
+            elementwise(_backward, top[0].data, top[0].diff, self.inner, bottom[0].diff)
+
+    def backward_gpu(self, top, propagate_down, bottom):
+        if propagate_down[0]:
+            dx = self.xp.multiply(top[0].diff, top[0].data, out=bottom[0].diff)
+            dx *= self.inner
+
+
+@numba.njit(cache=True, nogil=True)
+def _backward(y, dy, inner, dx):
+    for i in range(y.size):
+        dx[i] = dy[i] * y[i] * inner

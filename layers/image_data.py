@@ -97,6 +97,7 @@ class ImageListReader(BatchReader):
                 data, labels = batch.reshape((n, *self.transformer.shape_of(image.shape, path)), (n,))
             self.transformer(image, data[i], path)
             labels[i] = label
+            batch.images.append(path)
             self.at += 1
             if self.at == len(self.images):
                 self._begin()

@@ -97,7 +97,7 @@ class InfogainLoss(LossLayer):
     def forward(self, bottom, top):
         xp = self.xp
         prob = self.prob.data.reshape(self.rows)
-        softmax(xp, bottom[0].data.reshape(self.rows), prob)
+        softmax(self.device, bottom[0].data.reshape(self.rows), prob)
         labels, h, _ = self._rows_of_h(bottom)
         gains = self.device.workspace("infogain_loss", self.rows, self.dtype)
         xp.maximum(prob, SMALLEST, out=gains)

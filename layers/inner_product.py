@@ -48,6 +48,9 @@ class InnerProduct(Layer):
         self.m = bottom[0].count_of(0, axis)
         top[0].reshape(*bottom[0].shape[:axis], self.n)
 
+    def multiply_adds(self, bottom, top):
+        return self.m * self.k * self.n
+
     def _matrices(self, bottom, top, part):
         """(M, K) and (M, N) views of ``data`` or ``diff``."""
         return getattr(bottom[0], part).reshape(self.m, self.k), getattr(top[0], part).reshape(self.m, self.n)

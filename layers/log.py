@@ -8,9 +8,11 @@ The gradient is dy scale / (log(base) (shift + scale x)).
 
 from __future__ import annotations
 
+import numba
 import numpy as np
 
-from caffe_lite.neuron import InputCopy, NeuronLayer, affine, pieces
+from caffe_lite.neuron import InputCopy, NeuronLayer, affine, in_pieces
+from caffe_lite.parallel import elementwise
 from caffe_lite.registry import register_layer
 
 
@@ -28,19 +30,29 @@ class Log(NeuronLayer):
         wanted = self.scale != 0  # of positive numbers
         return (rng.uniform(0.5, 1.5, bottom[0].shape) - self.shift) / self.scale if wanted else None
 
-    @np.errstate(divide="ignore", invalid="ignore")
     def forward(self, bottom, top):
         self.input.keep(bottom, top)
-        for x, y in pieces(self.device, bottom[0].data, top[0].data):
-            self.xp.log(affine(x, self.scale, self.shift), out=y)
-            if self.log_base != 1:
-                y *= 1 / self.log_base
+        in_pieces(self.device, self._forward, bottom[0].data, top[0].data)
 
-    @np.errstate(divide="ignore", invalid="ignore")
-    def backward(self, top, propagate_down, bottom):
+    def _forward(self, x, y):
+        self.xp.log(affine(x, self.scale, self.shift), out=y)
+        if self.log_base != 1:
+            y *= 1 / self.log_base
+
+    def backward_cpu(self, top, propagate_down, bottom):
         if propagate_down[0]:
-            factor = self.scale / self.log_base
-            for x, dy, dx in pieces(self.device, self.input.of(bottom, top), top[0].diff, bottom[0].diff):
-                self.xp.divide(dy, affine(x, self.scale, self.shift), out=dx)
-                if factor != 1:
-                    dx *= factor
+            x, dy, dx = self.input.of(bottom, top), top[0].diff, bottom[0].diff
+            elementwise(_backward, x, dy, self.scale, self.shift, self.scale / self.log_base, dx)
+
+    def backward_gpu(self, top, propagate_down, bottom):
+        if propagate_down[0]:
+            x, dx = self.input.of(bottom, top), bottom[0].diff
+            with np.errstate(divide="ignore", invalid="ignore"):
+                self.xp.divide(top[0].diff, affine(x, self.scale, self.shift), out=dx)
+            dx *= self.scale / self.log_base
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _backward(x, dy, scale, shift, factor, dx):
+    for i in range(x.size):
+        dx[i] = dy[i] / (x[i] * scale + shift) * factor

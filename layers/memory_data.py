@@ -35,7 +35,7 @@ class MemoryData(Layer):
         self.batch_size, self.item = p.batch_size, (p.channels, p.height, p.width)
         self.data = None
         self.labels = None
-        self.position = 0
+        self.position = self.resume_at = 0
         top[0].reshape(self.batch_size, *self.item)
         top[1].reshape(self.batch_size)
 
@@ -59,7 +59,23 @@ class MemoryData(Layer):
         self.check_shape(labels.size == n, f"{n} items need {n} labels, got shape {labels.shape}")
         if self.param.HasField("transform_param"):
             log.warning(self.explain("arrays are served as they are, transform_param is not applied"))
-        self.data, self.labels, self.position = data, labels, 0
+        self.data, self.labels = data, labels
+        self.position, self.resume_at = self.resume_at % n, 0
+
+    def state(self):
+        """Where in the arrays the next forward begins: the arrays themselves are the program's to give again."""
+        return {"position": self.position}
+
+    def set_state(self, state):
+        """Go back to ``state()``; if there are no arrays yet, in those that come first."""
+        position = state["position"]
+        if self.data is None:
+            self.resume_at = position
+        elif position < len(self.data):
+            self.position = position
+        else:
+            held = f"it is at item {position}, the arrays have {len(self.data)}"
+            raise DataError(self.explain(f"the saved state cannot be used: {held}"))
 
     def reshape(self, bottom, top):
         pass

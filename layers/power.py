@@ -14,15 +14,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from caffe_lite.neuron import InputCopy, NeuronLayer, affine, pieces
+from caffe_lite.neuron import InputCopy, NeuronLayer, affine, in_pieces
 from caffe_lite.registry import register_layer
-
-quietly = np.errstate(divide="ignore", over="ignore", invalid="ignore")  # 0^-1 is inf, as in C
 
 
 @register_layer("Power")
 class Power(NeuronLayer):
-    @quietly
+    @np.errstate(divide="ignore", over="ignore", invalid="ignore")  # 0^-1 is inf, as in C
     def setup(self, bottom, top):
         p = self.param.power_param
         self.power, self.scale, self.shift = (self.dtype.type(value) for value in (p.power, p.scale, p.shift))
@@ -34,28 +32,33 @@ class Power(NeuronLayer):
         wanted = self.slope != 0 and self.power != np.floor(self.power)  # of positive numbers
         return (rng.uniform(0.5, 1.5, bottom[0].shape) - self.shift) / self.scale if wanted else None
 
-    @quietly
     def forward(self, bottom, top):
         if self.slope == 0:
             top[0].data[...] = self.constant
             return
         if self.power != 1:
             self.input.keep(bottom, top)
-        for x, y in pieces(self.device, bottom[0].data, top[0].data):
-            y[...] = _raise(self.xp, affine(x, self.scale, self.shift), self.power)
+        in_pieces(self.device, self._forward, bottom[0].data, top[0].data)
 
-    @quietly
+    def _forward(self, x, y):
+        y[...] = _raise(self.xp, affine(x, self.scale, self.shift), self.power)
+
     def backward(self, top, propagate_down, bottom):
         if not propagate_down[0]:
             return
         if self.slope == 0:
             bottom[0].diff[...] = 0
         elif self.power == 1:
-            self.xp.multiply(top[0].diff, self.slope, out=bottom[0].diff)
+            in_pieces(self.device, self._scale, top[0].diff, bottom[0].diff)
         else:
-            for x, dy, dx in pieces(self.device, self.input.of(bottom, top), top[0].diff, bottom[0].diff):
-                self.xp.multiply(dy, _raise(self.xp, affine(x, self.scale, self.shift), self.power - 1), out=dx)
-                dx *= self.slope
+            in_pieces(self.device, self._backward, self.input.of(bottom, top), top[0].diff, bottom[0].diff)
+
+    def _scale(self, dy, dx):
+        self.xp.multiply(dy, self.slope, out=dx)
+
+    def _backward(self, x, dy, dx):
+        self.xp.multiply(dy, _raise(self.xp, affine(x, self.scale, self.shift), self.power - 1), out=dx)
+        dx *= self.slope
 
 
 def _raise(xp, base, power):

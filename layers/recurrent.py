@@ -23,7 +23,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from caffe_lite.blob import Blob
+from caffe_lite.errors import DataError
 from caffe_lite.layer import Layer
 
 
@@ -116,17 +119,50 @@ class Recurrent(Layer):
         for blob in top[1:]:
             blob.reshape(1, n, self.dim)
         if n != self.streams:
-            self.streams = n
-            self.z.reshape(self.steps, n, self.gates * self.dim)
-            self.h_kept.reshape(self.steps, n, self.dim)
-            for state in self.states:
-                state.reshape(self.steps + 1, n, self.dim)
-            self.forget()
+            self._begin(n)
+
+    def _begin(self, streams: int) -> None:
+        """Make room for ``streams`` sequences, with states of zero."""
+        self.streams = streams
+        self.z.reshape(self.steps, streams, self.gates * self.dim)
+        self.h_kept.reshape(self.steps, streams, self.dim)
+        for state in self.states:
+            state.reshape(self.steps + 1, streams, self.dim)
+        self.forget()
+
+    def multiply_adds(self, bottom, top):
+        weights = [blob.count for blob in self.blobs if len(blob.shape) == 2]
+        if self.has_static:  # applied once for a stream, not at each step
+            static = weights.pop(1)
+            return self.streams * (self.steps * sum(weights) + static)
+        return self.streams * self.steps * sum(weights)
 
     def forget(self) -> None:
         """Forget: the next forward starts from states of zero."""
         for state in self.states:
             state.data[...] = 0
+
+    def state(self) -> dict[str, Any] | None:
+        """The states (N, D) that the next forward goes on from; None if they come from the bottoms."""
+        if self.first_state is not None:
+            return None
+        last = (self.device.to_host(s.data)[self.steps].copy() for s in self.states)
+        return dict(zip(self.state_names, last, strict=True))
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on from ``state()``.
+
+        Raises:
+            DataError: it is of a layer of another kind or size; this one is unchanged.
+        """
+        shapes = {name: np.shape(values) for name, values in state.items()}
+        n = next(iter(shapes.values()), (0,))[0]
+        if set(shapes) != set(self.state_names) or set(shapes.values()) != {(n, self.dim)}:
+            wanted = f"{', '.join(self.state_names)} of shape (N, {self.dim})"
+            raise DataError(self.explain(f"the saved state cannot be used: needs {wanted}, got {shapes}"))
+        self._begin(n)
+        for name, blob in zip(self.state_names, self.states, strict=True):
+            blob.data[self.steps] = self.xp.asarray(state[name], dtype=self.dtype)
 
     def _flat(self, array: Any) -> Any:
         """The first two axes as one."""

@@ -15,6 +15,7 @@ import numba
 
 from caffe_lite.cuda import Kernels
 from caffe_lite.layer import Layer
+from caffe_lite.parallel import elementwise
 from caffe_lite.registry import register_layer
 
 kernels = Kernels(__file__)
@@ -37,7 +38,7 @@ class ReLU(Layer):
         top[0].reshape(bottom[0].shape)
 
     def forward_cpu(self, bottom, top):
-        _forward(bottom[0].data.reshape(-1), self.slope, top[0].data.reshape(-1))
+        elementwise(_forward, bottom[0].data, self.slope, top[0].data)
 
     def forward_gpu(self, bottom, top):
         kernels("relu_forward", top[0].count, bottom[0].data, self.slope, top[0].data, dtype=self.dtype)
@@ -45,7 +46,7 @@ class ReLU(Layer):
     def backward_cpu(self, top, propagate_down, bottom):
         if self._has_work(top, propagate_down, bottom):
             x, dy, dx = bottom[0].data, top[0].diff, bottom[0].diff
-            _backward(x.reshape(-1), dy.reshape(-1), self.slope, self.dtype.type(1), dx.reshape(-1))
+            elementwise(_backward, x, dy, self.slope, self.dtype.type(1), dx)
 
     def backward_gpu(self, top, propagate_down, bottom):
         if self._has_work(top, propagate_down, bottom):
@@ -62,7 +63,7 @@ class ReLU(Layer):
         return True
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def _forward(x, slope, y):
     if slope == 0:
         zero = slope
@@ -73,7 +74,7 @@ def _forward(x, slope, y):
             y[i] = x[i] if x[i] > 0 else slope * x[i]
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def _backward(x, dy, slope, one, dx):
     # A product, not a choice between dy and 0: a NaN in dy shows even where x <= 0, as in Caffe.
     for i in range(x.size):

@@ -13,6 +13,7 @@ import numpy as np
 
 from caffe_lite.cuda import Kernels
 from caffe_lite.neuron import NeuronLayer, exp
+from caffe_lite.parallel import elementwise
 from caffe_lite.registry import register_layer
 
 kernels = Kernels(__file__)
@@ -22,7 +23,7 @@ ONE = np.float32(1)
 @register_layer("Sigmoid")
 class Sigmoid(NeuronLayer):
     def forward_cpu(self, bottom, top):
-        _forward(bottom[0].data.reshape(-1), top[0].data.reshape(-1))
+        elementwise(_forward, bottom[0].data, top[0].data)
 
     def forward_gpu(self, bottom, top):
         kernels("sigmoid_forward", top[0].count, bottom[0].data, top[0].data, dtype=self.dtype)
@@ -30,7 +31,7 @@ class Sigmoid(NeuronLayer):
     def backward_cpu(self, top, propagate_down, bottom):
         if propagate_down[0]:
             y, dy, dx = top[0].data, top[0].diff, bottom[0].diff
-            _backward(y.reshape(-1), dy.reshape(-1), dx.reshape(-1))
+            elementwise(_backward, y, dy, dx)
 
     def backward_gpu(self, top, propagate_down, bottom):
         if propagate_down[0]:
@@ -38,13 +39,13 @@ class Sigmoid(NeuronLayer):
             kernels("sigmoid_backward", bottom[0].count, y, dy, dx, dtype=self.dtype)
 
 
-@numba.njit(cache=True, error_model="numpy")
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def _forward(x, y):
     for i in range(x.size):
         y[i] = ONE / (ONE + exp(-x[i]))
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def _backward(y, dy, dx):
     for i in range(y.size):
         dx[i] = dy[i] * y[i] * (ONE - y[i])

@@ -23,14 +23,15 @@ import numpy as np
 from caffe_lite import normalization
 from caffe_lite.blob import Blob
 from caffe_lite.cuda import Kernels
-from caffe_lite.errors import DataError
+from caffe_lite.labels import IGNORED, read_numbers
 from caffe_lite.layer import LossLayer
 from caffe_lite.layers.softmax import softmax
+from caffe_lite.parallel import split
 from caffe_lite.registry import register_layer
 
 kernels = Kernels(__file__)
 SMALLEST = float(np.finfo(np.float32).tiny)  # FLT_MIN, in float64 nets too, as in Caffe
-NOBODY = np.iinfo(np.int32).min  # an ignore_label that no row has
+NOBODY = np.iinfo(np.int32).min  # an ignore_label that no row has, for the kernels of a GPU
 
 
 @register_layer("SoftmaxWithLoss")
@@ -39,8 +40,7 @@ class SoftmaxWithLoss(LossLayer):
 
     def setup(self, bottom, top):
         p = self.param.loss_param
-        ignored = normalization.ignored_label(p)
-        self.ignore = NOBODY if ignored is None else ignored
+        self.ignore = normalization.ignored_label(p)
         self.normalization = normalization.normalization(p, p.VALID)
         self.prob = top[1] if len(top) == 2 else Blob((), self.dtype, self.device)
         self.normalizer = self.xp.ones((), self.dtype)  # on the device: forward saves it for backward
@@ -80,15 +80,17 @@ class SoftmaxWithLoss(LossLayer):
 
     def _probabilities(self, bottom):
         prob = self.prob.data.reshape(self.rows)
-        softmax(self.xp, bottom[0].data.reshape(self.rows), prob)
+        softmax(self.device, bottom[0].data.reshape(self.rows), prob)
         return prob
 
+    def _labels(self, bottom):
+        return read_numbers(self, bottom[1].data.reshape(-1), self.rows[1], "label of row", self.ignore)
+
+    def _ignored(self):
+        return NOBODY if self.ignore is None else self.ignore
+
     def forward_cpu(self, bottom, top):
-        prob, labels = self._probabilities(bottom), bottom[1].data.reshape(-1)
-        loss, valid, bad = _forward(prob, labels, self.ignore, self.dtype.type(SMALLEST))
-        if bad >= 0:
-            wanted = f"[0, {self.rows[1]})" + (f" or ignore_label {self.ignore}" if self.ignore != NOBODY else "")
-            raise DataError(self.explain(f"label of row {bad} must be in {wanted}, got {labels[bad]:g}"))
+        loss, valid = _forward(self._probabilities(bottom), self._labels(bottom), self.dtype.type(SMALLEST))
         self._normalize(valid)
         top[0].data[...] = loss / self.normalizer
 
@@ -97,7 +99,7 @@ class SoftmaxWithLoss(LossLayer):
         outer, classes, inner = self.rows
         losses, valid = self.device.workspace("softmax_with_loss", (2, outer * inner), self.dtype)
         kernels(
-            "softmax_loss_forward", outer * inner, prob, bottom[1].data, classes, inner, self.ignore,
+            "softmax_loss_forward", outer * inner, prob, bottom[1].data, classes, inner, self._ignored(),
             float(SMALLEST), losses, valid, dtype=self.dtype,
         )  # fmt: skip
         self._normalize(valid.sum(dtype="float64"))
@@ -105,14 +107,18 @@ class SoftmaxWithLoss(LossLayer):
 
     def backward_cpu(self, top, propagate_down, bottom):
         if self._has_work(propagate_down):
-            prob, labels, dx = self.prob.data.reshape(self.rows), bottom[1].data.reshape(-1), bottom[0].diff
+            outer, classes, inner = self.rows
+            kernel, shape, rows = _columns_backward, self.rows, outer * classes
+            if inner == 1:
+                kernel, shape, rows = _rows_backward, (outer, classes), outer
+            prob, dx, labels = self.prob.data.reshape(shape), bottom[0].diff.reshape(shape), self._labels(bottom)
             scale = self.dtype.type(top[0].diff.reshape(-1)[0] / self.normalizer)
-            _backward(prob, labels, self.ignore, scale, dx.reshape(self.rows))
+            split(lambda first, last: kernel(prob, labels, scale, dx, first, last), rows, dx.size)
 
     def backward_gpu(self, top, propagate_down, bottom):
         if self._has_work(propagate_down):
             kernels(
-                "softmax_loss_backward", self.prob.count, self.prob.data, bottom[1].data, *self.rows[1:], self.ignore,
+                "softmax_loss_backward", self.prob.count, self.prob.data, bottom[1].data, *self.rows[1:], self._ignored(),
                 top[0].diff, self.normalizer, bottom[0].diff, dtype=self.dtype,
             )  # fmt: skip
 
@@ -125,31 +131,38 @@ class SoftmaxWithLoss(LossLayer):
 
 
 @numba.njit(cache=True)
-def _forward(prob, labels, ignore, smallest):
-    """(sum of the losses, rows that count, first row with a bad label or -1)."""
-    outer, classes, inner = prob.shape
+def _forward(prob, labels, smallest):
+    """(sum of the losses, rows that count)."""
+    inner = prob.shape[2]
     loss, valid = 0.0, 0
-    for row in range(outer * inner):
-        label = np.int64(labels[row])
-        if label == ignore:
+    for row in range(labels.size):
+        if labels[row] == IGNORED:
             continue
-        # A NaN is no label, whatever integer the processor makes of it.
-        if labels[row] != labels[row] or label < 0 or label >= classes:
-            return loss, valid, row
-        p = prob[row // inner, label, row % inner]
+        p = prob[row // inner, labels[row], row % inner]
         loss -= np.log(smallest if p < smallest else p)  # a NaN stays
         valid += 1
-    return loss, valid, -1
+    return loss, valid
 
 
-@numba.njit(cache=True)
-def _backward(prob, labels, ignore, scale, dx):
-    outer, classes, inner = prob.shape
-    for i in range(outer):
-        for c in range(classes):
-            for j in range(inner):
-                label = np.int64(labels[i * inner + j])
-                if label == ignore:
-                    dx[i, c, j] = 0
-                else:
-                    dx[i, c, j] = scale * (prob[i, c, j] - (label == c))
+@numba.njit(cache=True, nogil=True)
+def _rows_backward(prob, labels, scale, dx, first, last):
+    """Rows [first, last) of ``prob`` (rows, C)."""
+    for row in range(first, last):
+        if labels[row] == IGNORED:
+            dx[row] = 0
+            continue
+        for c in range(prob.shape[1]):
+            dx[row, c] = scale * prob[row, c]
+        dx[row, labels[row]] = scale * (prob[row, labels[row]] - 1)
+
+
+@numba.njit(cache=True, nogil=True)
+def _columns_backward(prob, labels, scale, dx, first, last):
+    """Rows [first, last) of outer x C, one image and class each, of ``prob`` (outer, C, inner)."""
+    classes, inner = prob.shape[1:]
+    for row in range(first, last):
+        n, c = row // classes, row % classes
+        for j in range(inner):
+            label = labels[n * inner + j]
+            slope = scale * (prob[n, c, j] - (label == c))
+            dx[n, c, j] = 0 if label == IGNORED else slope

@@ -13,6 +13,7 @@ import numpy as np
 
 from caffe_lite.cuda import Kernels
 from caffe_lite.neuron import InputCopy, NeuronLayer, exp
+from caffe_lite.parallel import elementwise
 from caffe_lite.registry import register_layer
 
 kernels = Kernels(__file__)
@@ -27,7 +28,7 @@ class Swish(NeuronLayer):
 
     def forward_cpu(self, bottom, top):
         self.input.keep(bottom, top)
-        _forward(bottom[0].data.reshape(-1), self.beta, top[0].data.reshape(-1))
+        elementwise(_forward, bottom[0].data, self.beta, top[0].data)
 
     def forward_gpu(self, bottom, top):
         self.input.keep(bottom, top)
@@ -36,7 +37,7 @@ class Swish(NeuronLayer):
     def backward_cpu(self, top, propagate_down, bottom):
         if propagate_down[0]:
             x, dy, dx = self.input.of(bottom, top), top[0].diff, bottom[0].diff
-            _backward(x.reshape(-1), dy.reshape(-1), self.beta, dx.reshape(-1))
+            elementwise(_backward, x, dy, self.beta, dx)
 
     def backward_gpu(self, top, propagate_down, bottom):
         if propagate_down[0]:
@@ -44,13 +45,13 @@ class Swish(NeuronLayer):
             kernels("swish_backward", bottom[0].count, x, dy, self.beta, dx, dtype=self.dtype)
 
 
-@numba.njit(cache=True, error_model="numpy")
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def _forward(x, beta, y):
     for i in range(x.size):
         y[i] = x[i] / (ONE + exp(-(beta * x[i])))
 
 
-@numba.njit(cache=True, error_model="numpy")
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def _backward(x, dy, beta, dx):
     for i in range(x.size):
         scaled = beta * x[i]

@@ -12,6 +12,7 @@ import numpy as np
 
 from caffe_lite.cuda import Kernels
 from caffe_lite.neuron import NeuronLayer
+from caffe_lite.parallel import elementwise
 from caffe_lite.registry import register_layer
 
 kernels = Kernels(__file__)
@@ -21,12 +22,12 @@ ONE = np.float32(1)
 @register_layer("TanH")
 class TanH(NeuronLayer):
     def forward(self, bottom, top):
-        self.xp.tanh(bottom[0].data, out=top[0].data)
+        elementwise(self.xp.tanh, bottom[0].data, top[0].data)
 
     def backward_cpu(self, top, propagate_down, bottom):
         if propagate_down[0]:
             y, dy, dx = top[0].data, top[0].diff, bottom[0].diff
-            _backward(y.reshape(-1), dy.reshape(-1), dx.reshape(-1))
+            elementwise(_backward, y, dy, dx)
 
     def backward_gpu(self, top, propagate_down, bottom):
         if propagate_down[0]:
@@ -34,7 +35,7 @@ class TanH(NeuronLayer):
             kernels("tanh_backward", bottom[0].count, y, dy, dx, dtype=self.dtype)
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def _backward(y, dy, dx):
     for i in range(y.size):
         dx[i] = dy[i] * (ONE - y[i] * y[i])

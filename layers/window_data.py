@@ -35,7 +35,7 @@ from caffe_lite.data.prefetch import (
     set_generator_state,
 )
 from caffe_lite.data.transformer import decode_image, read_file, read_mean_image
-from caffe_lite.data.window_file import place_window, read_window_file
+from caffe_lite.data.window_file import read_window_file, warp_window
 from caffe_lite.errors import DataError
 from caffe_lite.registry import register_layer
 
@@ -59,7 +59,7 @@ class WindowData(PrefetchingLayer):
             log.warning(self.explain("transform_param.scale is not used, as in Caffe: give window_data_param.scale"))
         windows = read_window_file(p.source, p.fg_threshold, p.bg_threshold)
         mean = self._mean(transform, size)
-        reader = WindowReader(p, transform, windows, mean, generator_from(self.device.rng), self.dtype)
+        reader = WindowReader(p, transform, windows, mean, generator_from(self.device.rng))
         top[0].reshape(p.batch_size, windows.channels, size, size)
         top[1].reshape(p.batch_size)
         self.start(reader, self.param.data_param.prefetch)
@@ -86,14 +86,13 @@ class WindowData(PrefetchingLayer):
 class WindowReader(BatchReader):
     """Batches of windows drawn from a WindowFile."""
 
-    def __init__(self, param, transform, windows, mean, rng, dtype):
+    def __init__(self, param, transform, windows, mean, rng):
         self.param = param
         self.source = param.source
         self.size, self.mirror = transform.crop_size, transform.mirror
         self.windows = windows
         self.mean = mean
         self.rng = rng
-        self.dtype = dtype
         self.files: dict[str, bytes] = {}  # with cache_images
         n = param.batch_size
         fg = int(np.float32(n) * np.float32(param.fg_fraction))
@@ -112,31 +111,20 @@ class WindowReader(BatchReader):
             for _ in range(count):
                 row = rows[int(self.rng.integers(len(rows)))]
                 mirror = self.mirror and bool(self.rng.integers(2))
-                pixels, place = self._cut(row, mirror)
-                part = slice(place.top, place.top + place.height), slice(place.left, place.left + place.width)
-                out = data[item][:, part[0], part[1]]
-                mean = self.mean if self.mean.shape[1] == 1 else self.mean[:, part[0], part[1]]
-                np.subtract(pixels.transpose(2, 0, 1), mean, out=out, dtype=out.dtype)
-                out *= scale
+                self._warp(data[item], row, mirror, scale)
                 labels[item] = row[1]
+                batch.images.append(self.param.root_folder + self.windows.images[row[0]])
                 item += 1
 
-    def _cut(self, row, mirror):
-        """The warped pixels (h, w, 3) of a window and where they go."""
-        import cv2
-
+    def _warp(self, out, row, mirror, scale):
+        """Warp a row (image, label, x1, y1, x2, y2) of the window file into ``out`` (3, s, s)."""
         path = self.param.root_folder + self.windows.images[row[0]]
         image = decode_image(self._content(path), True, path)
         square = self.param.crop_mode == "square"
         try:
-            place = place_window(
-                row[2:], image.shape[:2], self.size, self.param.context_pad, square, mirror, self.dtype
-            )
+            warp_window(out, image, row[2:], self.param.context_pad, square, mirror, self.mean, scale)
         except DataError as error:
             raise DataError(f"{path}: {error} (in {self.source})") from None
-        crop = image[place.y1 : place.y2 + 1, place.x1 : place.x2 + 1]
-        pixels = cv2.resize(crop, (place.width, place.height), interpolation=cv2.INTER_LINEAR)
-        return (cv2.flip(pixels, 1) if mirror else pixels), place
 
     def _content(self, path):
         content = self.files.get(path)

@@ -2,7 +2,15 @@
 
     CaffeNet/  VGG_CNN_M_1024/  VGG16/    models S, M and L of the paper: train, test, solver
     mini/                                 a small net for the demo, with its settings in mini.yml
+    cfgs/                                 settings of the paper's experiments, for --cfg
     classification/                       LeNet to ResNet-101: deploy, and train_val and solver where published
+
+The folders of the detectors hold variants, each with the files that differ:
+
+    no_bbox_reg/    classification alone            fc_only/    VGG16, trained from fc6 up
+    piecewise/      then box regression alone       conv2_1/    VGG16, trained from conv2_1 up
+    compressed/     fully connected layers factored by truncated SVD
+    coco/           81 classes (VGG_CNN_M_1024, VGG16)
 
 They are layer definitions only; no weights are shipped.
 """
@@ -22,7 +30,7 @@ def path(name: str) -> Path:
     """
     found = _FOLDER / name
     if not found.is_file():
-        known = ", ".join(sorted(f"{p.parent.name}/{p.name}" for p in _FOLDER.rglob("*.prototxt")))
+        known = ", ".join(sorted(p.relative_to(_FOLDER).as_posix() for p in _FOLDER.rglob("*.prototxt")))
         raise FileNotFoundError(f"no shipped model {name!r}; there are: {known}")
     return found
 

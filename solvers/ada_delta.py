@@ -15,11 +15,11 @@ from caffe_lite.solver import Solver
 class AdaDeltaSolver(Solver):
     slots = 2
 
-    def update(self, weight: Any, gradient: Any, rate: float, history: Any, steps: Any) -> None:
+    def update(self, gradient: Any, rate: float, history: Any, steps: Any) -> None:
         momentum, delta = self.param.momentum, self.param.delta
         history *= momentum
         history += (1 - momentum) * gradient * gradient
-        change = gradient * self.net.device.xp.sqrt((steps + delta) / (history + delta))
+        gradient *= self.net.device.xp.sqrt((steps + delta) / (history + delta))
         steps *= momentum
-        steps += (1 - momentum) * change * change
-        weight -= rate * change
+        steps += (1 - momentum) * gradient * gradient
+        gradient *= rate

@@ -18,6 +18,7 @@ class AdaGradSolver(Solver):
         if self.param.momentum:
             raise SolverError(f"{self.origin}: AdaGrad takes no momentum, got {self.param.momentum:g}")
 
-    def update(self, weight: Any, gradient: Any, rate: float, history: Any) -> None:
+    def update(self, gradient: Any, rate: float, history: Any) -> None:
         history += gradient * gradient
-        weight -= rate * gradient / (self.net.device.xp.sqrt(history) + self.param.delta)
+        gradient *= rate
+        gradient /= self.net.device.xp.sqrt(history) + self.param.delta

@@ -17,11 +17,12 @@ from caffe_lite.solver import Solver
 class AdamSolver(Solver):
     slots = 2
 
-    def update(self, weight: Any, gradient: Any, rate: float, m: Any, v: Any) -> None:
+    def update(self, gradient: Any, rate: float, m: Any, v: Any) -> None:
         beta1, beta2, t = self.param.momentum, self.param.momentum2, self.iter + 1
         m *= beta1
         m += (1 - beta1) * gradient
         v *= beta2
         v += (1 - beta2) * gradient * gradient
         correction = math.sqrt(1 - beta2**t) / (1 - beta1**t)
-        weight -= rate * correction * m / (self.net.device.xp.sqrt(v) + self.param.delta)
+        gradient[...] = m / (self.net.device.xp.sqrt(v) + self.param.delta)
+        gradient *= rate * correction

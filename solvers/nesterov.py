@@ -12,9 +12,11 @@ from caffe_lite.solver import Solver
 class NesterovSolver(Solver):
     slots = 1
 
-    def update(self, weight: Any, gradient: Any, rate: float, history: Any) -> None:
+    def update(self, gradient: Any, rate: float, history: Any) -> None:
         momentum = self.param.momentum
-        weight += momentum * history
-        history *= momentum
-        history += rate * gradient
-        weight -= (1 + momentum) * history
+        before = momentum * history
+        gradient *= rate
+        gradient += before
+        history[...] = gradient
+        gradient *= 1 + momentum
+        gradient -= before

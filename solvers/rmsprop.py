@@ -23,8 +23,9 @@ class RMSPropSolver(Solver):
         if not 0 <= self.param.rms_decay < 1:
             raise SolverError(f"{self.origin}: rms_decay must be in [0, 1), got {self.param.rms_decay:g}")
 
-    def update(self, weight: Any, gradient: Any, rate: float, history: Any) -> None:
+    def update(self, gradient: Any, rate: float, history: Any) -> None:
         decay = self.param.rms_decay
         history *= decay
         history += (1 - decay) * gradient * gradient
-        weight -= rate * gradient / (self.net.device.xp.sqrt(history) + self.param.delta)
+        gradient *= rate
+        gradient /= self.net.device.xp.sqrt(history) + self.param.delta

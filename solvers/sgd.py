@@ -16,7 +16,7 @@ from caffe_lite.solver import Solver
 class SGDSolver(Solver):
     slots = 1
 
-    def update(self, weight: Any, gradient: Any, rate: float, history: Any) -> None:
+    def update(self, gradient: Any, rate: float, history: Any) -> None:
         history *= self.param.momentum
         history += rate * gradient
-        weight -= history
+        gradient[...] = history

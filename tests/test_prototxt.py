@@ -264,3 +264,9 @@ def test_positions_of_fields_elements_and_what_is_not_there():
     assert at(("layer", 0, "param", 1, "lr_mult")) == "n.prototxt:5:18"
     assert at(("layer", 1, "type")) == "n.prototxt:7:3"  # not given: the layer
     assert at(("state", "phase")) == "n.prototxt"  # nothing of it is given: the file
+
+
+def test_an_escaped_end_of_line_does_not_go_on():
+    for text in ("name: 'a\\\nb'", "name: 'a\\"):
+        with pytest.raises(PrototxtError, match=r":1:7: name: the string is not closed on its line"):
+            prototxt.parse(text, caffe_pb2.NetParameter())

@@ -12,9 +12,9 @@ import pytest
 import caffe_lite as caffe
 from caffe_lite import registry
 from caffe_lite.device import Device
-from caffe_lite.errors import SolverError, WeightsError
+from caffe_lite.errors import WeightsError
 from caffe_lite.proto import caffe_pb2
-from caffe_lite.solver import Solver
+from tests.solver_maker import gradients, make_solver, same, values
 from tests.test_net import MLP, feed
 
 GOLDEN = Path(__file__).parent / "golden" / "solvers"
@@ -48,29 +48,7 @@ def test_trajectory_is_caffes(case: str, resume: bool, device: Device, tmp_path:
 def make(tmp_path: Path, device: Device, monkeypatch):
     """A solver of the MLP, in a folder of its own, on each device."""
     monkeypatch.chdir(tmp_path)
-    Path("net.prototxt").write_text(MLP)
-
-    def solver(text: str = "", **replace: str) -> Solver:
-        defaults = {"net": '"net.prototxt"', "base_lr": "0.1", "lr_policy": '"fixed"', "random_seed": "3"}
-        fields = "\n".join(f"{name}: {value}" for name, value in {**defaults, **replace}.items() if value)
-        Path("solver.prototxt").write_text(f"{fields}\n{text}")
-        made = caffe.get_solver("solver.prototxt")
-        feed(made.net)
-        return made
-
-    return solver
-
-
-def gradients(solver: Solver) -> list[np.ndarray]:
-    """What one forward-backward puts into the parameters' diffs, on the host."""
-    solver.net.clear_param_diffs()
-    solver.net.forward()
-    solver.net.backward()
-    return [np.array(b.diff) for blobs in solver.net.params.values() for b in blobs]
-
-
-def values(solver: Solver) -> list[np.ndarray]:
-    return [np.array(b.data) for blobs in solver.net.params.values() for b in blobs]
+    return make_solver
 
 
 def test_sgd_step_by_its_definition(make) -> None:
@@ -101,8 +79,7 @@ def test_l1_decay_and_multipliers(make) -> None:
     text = MLP.replace(
         'name: "ip1" type', 'name: "ip1" param { lr_mult: 2 decay_mult: 3 } param { decay_mult: 0 } type'
     )
-    Path("net.prototxt").write_text(text)
-    solver = make('weight_decay: 0.01 regularization_type: "L1"')
+    solver = make('weight_decay: 0.01 regularization_type: "L1"', layers=text)
     w0, g = values(solver), gradients(solver)
     solver.step(1)
     w1 = values(solver)
@@ -113,7 +90,7 @@ def test_l1_decay_and_multipliers(make) -> None:
 def test_large_parameters_are_updated_piece_by_piece_all_of_them(make, monkeypatch) -> None:
     whole = make("momentum: 0.5 weight_decay: 0.1")
     whole.step(2)
-    monkeypatch.setattr("caffe_lite.solver.PIECE", 7)
+    monkeypatch.setattr("caffe_lite.update.PIECE", 7)
     pieces = make("momentum: 0.5 weight_decay: 0.1")
     pieces.step(2)
     for a, b in zip(values(whole), values(pieces), strict=True):
@@ -176,8 +153,7 @@ def test_a_state_of_another_net_is_refused_and_nothing_changes(make) -> None:
     solver = make('snapshot_prefix: "snap"')
     solver.step(1)
     _, state = solver.snapshot()
-    Path("net.prototxt").write_text(MLP.replace("num_output: 5", "num_output: 7"))
-    other = make()
+    other = make(layers=MLP.replace("num_output: 5", "num_output: 7"))
     before = values(other)
     with pytest.raises(WeightsError, match="history blob 0 has shape"):
         other.restore(state)
@@ -199,21 +175,24 @@ def test_test_nets_report_the_mean_with_the_trained_weights(make, caplog) -> Non
     assert "Iteration 1, lr = 0.1" in caplog.messages
 
 
-def test_a_nan_stops_the_solver_and_names_its_first_layer(make) -> None:
-    solver = make()
-    solver.step(1)
-    solver.net.params["ip2"][0].data[0, 0] = np.nan
-    kept = np.array(solver.net.params["ip1"][0].data)
-    with pytest.raises(SolverError, match=r"iteration 1: the loss is nan; first seen in layer 'ip2' .*parameter 0"):
-        solver.step(1)
-    np.testing.assert_array_equal(solver.net.params["ip1"][0].data, kept)
-
-
 @pytest.mark.parametrize(
     ("replace", "message"),
     [
         ({"lr_policy": '"stepp"'}, "unknown learning-rate policy 'stepp'; did you mean 'step'"),
         ({"type": '"SDG"'}, "unknown solver type 'SDG'; did you mean 'SGD'"),
+        ({"lr_policy": '"step"'}, "solver.prototxt: lr_policy 'step' needs stepsize > 0, got 0"),
+        ({"lr_policy": '"exp"', "gamma": "-1"}, "lr_policy 'exp' needs gamma >= 0, got -1"),
+        ({"lr_policy": '"sigmoid"', "gamma": "1"}, "lr_policy 'sigmoid' needs stepsize > 0, got 0"),
+        ({"lr_policy": '"poly"'}, "lr_policy 'poly' needs max_iter > 0, got 0"),
+        ({"type": '"AdaGrad"', "momentum": "0.9"}, "AdaGrad takes no momentum, got 0.9"),
+        ({"type": '"RMSProp"', "momentum": "0.9"}, "RMSProp takes no momentum, got 0.9"),
+        ({"type": '"RMSProp"', "rms_decay": "1"}, r"rms_decay must be in \[0, 1\), got 1"),
+        (
+            {"test_iter": "1", "test_interval": "1", "test_net": '"net.prototxt" test_net: "net.prototxt"'},
+            "1 test_iter for 2 test net",
+        ),
+        ({"test_iter": "1", "test_interval": "1", "test_state": "{} test_state {}"}, "2 test_state for 1 test net"),
+        ({"weights": '"no.caffemodel"'}, "no.caffemodel"),
         ({"iter_size": "0"}, "iter_size must be >= 1, got 0"),
         ({"average_loss": "0"}, "average_loss must be >= 1, got 0"),
         ({"regularization_type": '"L3"'}, "must be 'L1' or 'L2', got 'L3'"),
@@ -226,3 +205,207 @@ def test_a_nan_stops_the_solver_and_names_its_first_layer(make) -> None:
 def test_bad_solvers_are_refused_at_once(make, replace: dict[str, str], message: str) -> None:
     with pytest.raises(caffe.CaffeError, match=message):
         make(**replace)
+
+
+# ---- what an iteration does besides
+
+
+def losses_of(solver, steps: int) -> list[float]:
+    seen: list[float] = []
+    solver.add_callback(lambda: feed(solver.net, seed=solver.iter), None)
+    solver.listeners.append(lambda event, fields: event == "iteration" and seen.append(fields["loss"]))
+    solver.step(steps)
+    return seen
+
+
+@pytest.mark.parametrize("start", [0, 2])
+@pytest.mark.parametrize("steps", [2, 3, 4, 8])
+def test_the_displayed_loss_is_the_mean_of_the_last_ones(make, steps: int, start: int) -> None:
+    solver = make("average_loss: 3", base_lr="0.5")
+    solver.iter = start
+    losses = losses_of(solver, steps)
+    assert len(set(losses)) == steps
+    assert solver.smoothed_loss == pytest.approx(np.mean(losses[-3:]), rel=1e-9)
+    solver.step(1)
+    assert solver.smoothed_loss == losses[-1], "each step() begins a new mean"
+
+
+def test_iter_size_makes_the_loss_and_the_gradient_means(make) -> None:
+    solver, batches = make("iter_size: 3"), []
+    forward = solver.net._forward
+
+    def next_batch(start, end):
+        feed(solver.net, seed=len(batches))
+        batches.append(forward(start, end))
+        return batches[-1]
+
+    solver.net._forward = next_batch
+    w0 = values(solver)
+    solver.step(1)
+    assert len(batches) == 3 and solver.smoothed_loss == pytest.approx(np.mean(batches))
+    single, g = make(), []
+    for seed in range(3):
+        feed(single.net, seed=seed)
+        g.append(gradients(single))
+    for w, start, parts in zip(values(solver), w0, zip(*g, strict=True), strict=True):
+        np.testing.assert_allclose(w, start - 0.1 * np.mean(parts, axis=0), atol=1e-6)
+
+
+def test_callbacks_come_before_the_forward_and_before_the_update(make) -> None:
+    solver, seen = make(), []
+    blob = solver.net.params["ip1"][0]
+    solver.add_callback(lambda: seen.append(("start", solver.iter, np.abs(blob.diff).sum())), None)
+    solver.add_callback(None, lambda: seen.append(("ready", solver.iter, np.abs(blob.diff).sum())))
+    solver.step(2)
+    assert [(what, at) for what, at, _ in seen] == [("start", 0), ("ready", 0), ("start", 1), ("ready", 1)]
+    assert [diff > 0 for _, _, diff in seen] == [False, True, False, True], "diffs are cleared first"
+
+
+def test_random_seed_decides_the_start(make) -> None:
+    a, b, c = make(random_seed="5"), make(random_seed="5"), make(random_seed="6")
+    assert same(values(a), values(b)) and not same(values(a), values(c))
+
+
+def test_weights_go_into_all_nets_in_their_order(make) -> None:
+    make(random_seed="1").net.save("one.caffemodel")
+    ip2 = MLP.replace('"ip1"', '"other"')
+    last = make(layers=ip2, random_seed="2")
+    last.net.save("two.caffemodel")
+    solver = make('weights: "one.caffemodel, two.caffemodel" test_iter: 1 test_interval: 1')
+    for net in (solver.net, *solver.test_nets):
+        np.testing.assert_array_equal(net.params["ip1"][0].data, make(random_seed="1").net.params["ip1"][0].data)
+        np.testing.assert_array_equal(net.params["ip2"][0].data, last.net.params["ip2"][0].data)
+
+
+def test_share_weights_is_pycaffes(make, tmp_path: Path) -> None:
+    solver = make()
+    net = caffe.Net("net.prototxt", caffe.TEST)
+    solver.share_weights(net)
+    solver.step(1)
+    for name in ("ip1", "ip2"):
+        np.testing.assert_array_equal(net.params[name][0].data, solver.net.params[name][0].data)
+
+
+def test_two_stepvalues_at_once_take_two_iterations_displayed_or_not(make) -> None:
+    solver = make("gamma: 0.5 stepvalue: 1 stepvalue: 1 display: 1", lr_policy='"multistep"')
+    rates = []
+    solver.listeners.append(lambda event, fields: event == "train" and rates.append(fields["lr"]))
+    solver.step(3)
+    assert rates == pytest.approx([0.1, 0.05, 0.025])
+
+
+def test_poly_beyond_max_iter_stays_at_zero(make) -> None:
+    solver = make("power: 0.5 max_iter: 2", lr_policy='"poly"')
+    solver.iter = 5
+    assert solver.learning_rate() == 0
+
+
+# ---- test nets
+
+
+STAGED = MLP.replace(
+    'name: "accuracy"', 'name: "extra" type: "Silence" bottom: "data" include { phase: TEST stage: "more" min_level: 2 } }\n'
+    'layer { name: "accuracy"'
+)  # fmt: skip
+
+
+def layers(solver) -> list[bool]:
+    return ["extra" in net.layer_dict for net in (solver.net, *solver.test_nets)]
+
+
+def test_states_by_rising_precedence(make) -> None:
+    two = "test_iter: 1 test_iter: 1 test_interval: 1"
+    states = f'{two} test_state {{ stage: "more" level: 2 }} test_state {{ stage: "more" }}'
+    assert layers(make(states, layers=STAGED)) == [False, True, False]
+    own = "state { level: 2 }\n" + STAGED
+    assert layers(make(states, layers=own)) == [False, True, True], "the net's own level, where the solver gives none"
+    assert layers(make(two, layers=own)) == [False, False, False]
+    as_test = 'train_state { phase: TEST stage: "more" level: 3 }'
+    assert layers(make(as_test, layers=STAGED)) == [True], "train_state beats the solver's default"
+
+
+def test_test_nets_in_their_order(make) -> None:
+    def named(name: str) -> str:
+        return MLP.replace('name: "mlp"', f'name: "{name}"')
+
+    Path("file.prototxt").write_text(named("file"))
+    inner = named("inner").replace("\n", " ")
+    fields = f'test_net: "file.prototxt" test_net_param {{ {inner} }} test_interval: 1'
+    solver = make(f"{fields} test_iter: 1 test_iter: 1 test_iter: 1 test_iter: 1", layers=named("shared"))
+    assert [net.name for net in solver.test_nets] == ["inner", "file", "shared", "shared"]
+
+
+@pytest.mark.parametrize("field", ["train_net", "net", "train_net_param", "net_param"])
+def test_the_train_net_in_all_ways(make, field: str, caplog) -> None:
+    Path("mlp.prototxt").write_text(MLP)
+    is_file = field in ("net", "train_net")
+    given = f'{field}: "mlp.prototxt"' if is_file else f"{field} {{ {MLP} }}"
+    Path("solver.prototxt").write_text(f'base_lr: 0.1 lr_policy: "fixed" {given}')
+    with caplog.at_level(logging.INFO, "caffe_lite"):
+        solver = caffe.get_solver("solver.prototxt")
+    assert solver.net.name == "mlp" and solver.net.phase == caffe.TRAIN
+    source = f"from {field} file: mlp.prototxt" if is_file else f"specified in {field}."
+    assert f"Creating training net {source}" in caplog.messages
+
+
+def test_the_mean_is_over_test_iter_batches_and_the_loss_on_request(make, caplog) -> None:
+    solver = make("test_iter: 3 test_interval: 1 test_compute_loss: true")
+    (net,) = solver.test_nets
+    forward, batches = net.forward, []
+
+    def next_batch():
+        feed(net, seed=len(batches))
+        outputs = forward()
+        batches.append({name: float(value) for name, value in outputs.items()})
+        return outputs
+
+    net.forward = next_batch
+    with caplog.at_level(logging.INFO, "caffe_lite"):
+        means = solver.test(0, net)
+    for name in ("accuracy", "loss"):
+        assert means[name] == pytest.approx(np.mean([b[name] for b in batches]), rel=1e-6)
+    assert len(batches) == 3 and f"Test loss: {means['loss']:.6g}" in caplog.messages
+
+
+@pytest.mark.parametrize(("initialization", "tested"), [("true", [0, 2, 4]), ("false", [2, 4])])
+def test_when_tests_run(make, initialization: str, tested: list[int]) -> None:
+    fields = "test_iter: 1 test_interval: 2 max_iter: 4 snapshot_after_train: false"
+    solver = make(f"{fields} test_initialization: {initialization}")
+    seen: list[int] = []
+    solver.listeners.append(lambda event, fields: event == "test" and seen.append(fields["iter"]))
+    solver.solve()
+    assert seen == tested and not list(Path().glob("*.caffemodel"))
+
+
+def test_the_last_snapshot_is_written_once(make) -> None:
+    written: list[int] = []
+    for snapshot in (0, 2, 3):
+        solver = make(f'snapshot: {snapshot} snapshot_prefix: "s" max_iter: 4')
+        solver.listeners.append(lambda event, fields: event == "snapshot" and written.append(fields["iter"]))
+        solver.solve()
+    assert written == [4, 2, 4, 3, 4]
+
+
+def test_snapshot_names_begin_with_the_prefix_a_folder_or_the_solvers_name(make) -> None:
+    Path("folder").mkdir()
+    assert make('snapshot_prefix: "folder/x"').snapshot_prefix == "folder/x"
+    assert make('snapshot_prefix: "folder"').snapshot_prefix == "folder/solver"
+    assert make().snapshot_prefix == "solver"
+
+
+def test_what_pycaffe_lets_one_set_in_param_has_effect(make) -> None:
+    solver = make("display: 100 max_iter: 100 snapshot_after_train: false")
+    solver.param.base_lr, solver.param.max_iter, solver.param.display = 0.5, 2, 1
+    solver.param.layer_wise_reduce = False
+    shown: list[float] = []
+    solver.listeners.append(lambda event, fields: event == "train" and shown.append(fields["lr"]))
+    solver.solve()
+    assert solver.iter == 2 and shown == [0.5, 0.5]
+
+
+def test_each_solver_class_is_built_from_a_file_whatever_its_type_says(make) -> None:
+    make(type='"Nesterov"')
+    for kind in ("SGD", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam"):
+        solver = registry.solvers.get(kind)("solver.prototxt")
+        assert type(solver).__name__ == f"{kind}Solver" and solver.net.name == "mlp"
+    assert type(caffe.get_solver("solver.prototxt")).__name__ == "NesterovSolver"

@@ -122,10 +122,22 @@ def test_both_forms_in_one_net_are_refused():
         upgrade.upgrade_net(message)
 
 
-def test_v0_is_refused_by_name():
-    message, positions = read("layers { }\nlayers { layer { name: 'conv1' type: 'conv' } }")
-    with pytest.raises(NetError, match=r"n\.prototxt:2:1: layer 'conv1' .*V0 nets \(2013\) are not read yet"):
-        upgrade.upgrade_net(message, positions)
+def test_old_forms_are_logged_as_by_caffe(caplog):
+    caplog.set_level("INFO")
+    for text, level in (
+        ("layers { type: RELU }", "WARNING"),
+        ("layers { type: DATA data_param { scale: 2 } }", "WARNING"),
+        ("layers { layer { type: 'relu' } }", "WARNING"),
+        ("input: 'x' input_shape { dim: 1 }", "INFO"),
+        ("layer { type: 'BatchNorm' param { } param { } param { } }", "INFO"),
+    ):
+        caplog.clear()
+        upgraded(text)
+        assert caplog.records and {record.levelname for record in caplog.records} == {level}
+        assert all(record.getMessage().startswith("n.prototxt: upgraded ") for record in caplog.records)
+    caplog.clear()
+    upgraded("layer { type: 'BatchNorm' param { lr_mult: 0 decay_mult: 0 } }")
+    assert not caplog.records
 
 
 # ---- inputs

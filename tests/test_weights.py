@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from caffe_lite import weights
+from caffe_lite import binary_file, blob_proto, weights
 from caffe_lite.errors import WeightsError
 from caffe_lite.proto import caffe_pb2
 
@@ -100,7 +100,7 @@ def test_a_cut_file_says_where_it_should_end(tmp_path):
         (b"", "the file is empty, expected a .caffemodel"),
         (b'name: "net"\nlayer { }\n', "a text file (it begins 'name: \"net\"\\nlayer { }\\n'), expected"),
         (b"<!DOCTYPE html><html>", "a text file"),
-        (b"\x89HDF\r\n\x1a\n" + bytes(40), "an HDF5 file, which is not read yet"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(40), "an HDF5 file, expected a .caffemodel of protobuf"),
         (b"\xff" * 100, "damaged, or not a .caffemodel"),
         (b"\x00" * 100, "damaged, or not a .caffemodel"),
         (b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR", "not a .caffemodel"),
@@ -142,7 +142,8 @@ def test_files_of_2_gib_are_refused_unread(tmp_path, monkeypatch):
         stream.truncate(1 << 31)  # sparse: takes no room
     with pytest.raises(WeightsError, match="2147483648 bytes; a .caffemodel has less than 2 GiB"):
         weights.read_net(path)
-    monkeypatch.setattr(weights, "MAX_BYTES", 100)
+    monkeypatch.setattr(binary_file, "MAX_BYTES", 100)
+    monkeypatch.setattr(blob_proto, "MAX_BYTES", 100)
     proto = caffe_pb2.NetParameter(name="n" * 101)
     path.write_bytes(b"what stood here")
     with pytest.raises(WeightsError, match=r"large\.caffemodel: not written: 103 bytes are more than"):
@@ -227,3 +228,38 @@ def test_mean_images(tmp_path):
     path.write_bytes(blob(num=1, channels=1, height=1, width=3, data=[1, 2]).SerializeToString())
     with pytest.raises(WeightsError, match=r"mean\.binaryproto: .* shape \(1, 1, 1, 3\) needs 3 values and has 2"):
         weights.read_mean(path)
+
+
+def test_means_in_npy(tmp_path):
+    path, mean = tmp_path / "mean.npy", np.arange(24, dtype="f4").reshape(3, 2, 4)
+    for saved, expected in ((mean, np.float32), (mean.astype("f8"), np.float64), (mean.astype("u1"), np.float32)):
+        np.save(path, saved)
+        read = weights.read_mean(path)
+        np.testing.assert_array_equal(read, mean)
+        assert read.dtype == expected
+        read += 1  # one's own array
+    for fortran in (np.asfortranarray(mean), mean[::-1, :, ::2]):
+        np.save(path, fortran)
+        np.testing.assert_array_equal(weights.read_mean(path), fortran)
+
+
+def test_npy_files_that_are_no_mean(tmp_path):
+    path = tmp_path / "mean.npy"
+    np.save(path, np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    with pytest.raises(WeightsError, match=r"mean\.npy: damaged, or not a \.npy of numbers"):
+        weights.read_mean(path)
+    np.save(path, np.array(["text"]))
+    with pytest.raises(WeightsError, match="a mean is made of numbers, this .npy holds <U4"):
+        weights.read_mean(path)
+    np.save(path, np.zeros((3, 2, 4), "f4"))
+    whole = path.read_bytes()
+    for damaged in (whole[:-1], whole[:40], whole.replace(b"(3, 2, 4)", b"(3, 2, 9)"), whole.replace(b"(3, 2, 4)", b"(-3,2,-4)"),
+                    whole.replace(b"(3, 2, 4), }", b"(99999999999,)}"), whole[:8]):  # fmt: skip
+        path.write_bytes(damaged)
+        with pytest.raises(WeightsError, match=r"mean\.npy: damaged, or not a \.npy"):
+            weights.read_mean(path)
+
+
+def test_float64_comes_before_float32_as_in_caffe():
+    both = blob(shape={"dim": [1]}, data=[1, 2, 3], double_data=[5], diff=[1], double_diff=[7])
+    assert weights.blob_to_array(both).tolist() == [5] and weights.blob_to_array(both, diff=True).tolist() == [7]

@@ -14,11 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from caffe_lite.data.image_blob import read_image
-from caffe_lite.data.nms import nms
-from caffe_lite.data.pascal_voc import VOC_CLASSES
 from caffe_lite.data.proposals import load_demo_mat, selective_search
 from caffe_lite.errors import DataError
-from caffe_lite.fast_rcnn.test import im_detect
+from caffe_lite.fast_rcnn.detector import check_boxes, class_detections, class_names, num_classes
 
 
 class Found(NamedTuple):
@@ -28,7 +26,7 @@ class Found(NamedTuple):
     regions: int
     classes: tuple[str, ...]
     dets: list[np.ndarray]
-    seconds: float  # of im_detect alone
+    seconds: float  # of the net and NMS
     best_only: bool  # nothing passed the score, so the best few are given instead
     left_out: int  # detections beyond the best ``top``
 
@@ -52,19 +50,11 @@ def detect_file(
     """
     im = read_image(image_path)
     boxes = selective_search(im) if boxes_path is None else load_boxes(boxes_path)
-    check_inside(boxes, im.shape, boxes_path or image_path)
+    boxes = check_boxes(boxes, im.shape, boxes_path or image_path)
+    names = class_names(classes, num_classes(net))
     started = time.perf_counter()
-    scores, found = im_detect(net, im, boxes)
+    dets = class_detections(net, im, boxes, -np.inf, nms_thresh)
     seconds = time.perf_counter() - started
-    count = scores.shape[1]
-    if classes is not None and len(classes) != count:
-        raise DataError(f"{len(classes)} class names, background included, for a net with {count} classes")
-    voc = ("__background__", *VOC_CLASSES)
-    names = tuple(classes or (voc if count == len(voc) else [f"class {k}" for k in range(count)]))
-    dets = [np.zeros((0, 5), np.float32)]
-    for k in range(1, count):
-        rows = np.hstack((found[:, 4 * k : 4 * k + 4], scores[:, k, np.newaxis])).astype(np.float32)
-        dets.append(rows[nms(rows, nms_thresh)])
     values = np.sort(np.concatenate([d[:, 4] for d in dets]))[::-1]
     passing = int((values >= conf).sum())
     shown = min(passing or fallback, top, len(values))
@@ -89,19 +79,6 @@ def load_boxes(path: str | os.PathLike[str]) -> np.ndarray:
     if boxes.ndim != 2 or boxes.shape[1] != 4 or boxes.dtype.kind not in "uif":
         raise DataError(f"{where}: boxes must be numbers of shape (R, 4), got {boxes.dtype} {boxes.shape}")
     return boxes
-
-
-def check_inside(boxes: np.ndarray, shape: tuple[int, ...], where: str | os.PathLike[str]) -> None:
-    """Raise DataError naming the first box that is reversed or not within an image of ``shape``."""
-    b = boxes.astype(np.float64)
-    bad = ~((b[:, :2] >= 0).all(axis=1) & (b[:, :2] <= b[:, 2:]).all(axis=1))
-    bad |= ~((b[:, 2] < shape[1]) & (b[:, 3] < shape[0]))
-    if bad.any():
-        row = int(bad.argmax())
-        raise DataError(
-            f"{os.fspath(where)}: box in row {row}, {tuple(boxes[row].tolist())} (x1, y1, x2, y2), is reversed or "
-            f"outside the image, which is {shape[1]} x {shape[0]} pixels; does it belong to another image?"
-        )
 
 
 def random_weights(net: Any, seed: int) -> None:

@@ -12,7 +12,7 @@ float32 array (x1, y1, x2, y2, score) of class k in image i; entry 0, the backgr
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,12 +21,13 @@ from numpy.typing import NDArray
 from caffe_lite.atomic import atomic_write
 from caffe_lite.data.boxes import bbox_transform_inv, clip_boxes
 from caffe_lite.data.config import cfg, get_output_dir
-from caffe_lite.data.image_blob import Float32, im_list_to_blob, prep_im_for_blob, read_image
+from caffe_lite.data.image_blob import Float32, im_list_to_blob, read_image, scale_image, subtract_means
 from caffe_lite.data.nms import nms
 from caffe_lite.errors import DataError, NetError
 from caffe_lite.progress import progress_bar
 
 AllBoxes = list[list[Float32]]
+Detect = Callable[[Any, NDArray[np.uint8], NDArray[Any]], tuple[NDArray[Any], NDArray[Any]]]
 
 PER_IMAGE = 100  # detections kept in an image, for each class
 PER_SET = 40  # detections kept in the whole set, for each class and image in it
@@ -72,21 +73,22 @@ def im_detect(net: Any, im: NDArray[np.uint8], boxes: NDArray[Any]) -> tuple[NDA
 
 def image_pyramid(im: NDArray[np.uint8]) -> tuple[Float32, NDArray[np.float64]]:
     """``data`` (S, 3, H', W') with one level for each of cfg.TEST.SCALES, and their scales (S,)."""
-    levels = [prep_im_for_blob(im, cfg.PIXEL_MEANS, target, cfg.TEST.MAX_SIZE) for target in cfg.TEST.SCALES]
+    centred = subtract_means(im, cfg.PIXEL_MEANS)
+    levels = [scale_image(centred, target, cfg.TEST.MAX_SIZE) for target in cfg.TEST.SCALES]
     return im_list_to_blob([level for level, _ in levels]), np.array([scale for _, scale in levels])
 
 
-def project_rois(boxes: NDArray[Any], scales: NDArray[np.float64]) -> Float32:
+def project_rois(boxes: NDArray[Any], scales: NDArray[np.float64], anchor_area: float = _ANCHOR_AREA) -> Float32:
     """``rois`` (R, 5), rows (level, x1, y1, x2, y2) in pixels of that level of the pyramid.
 
-    The level is the one where the area, widths with + 1, comes nearest to 224 x 224; of equally
-    near ones the first.
+    The level is the one where the area, widths with + 1, comes nearest to ``anchor_area``, 224 x 224
+    pixels; of equally near ones the first.
     """
     regions = boxes.astype(np.float64)
     levels = np.zeros(len(regions), dtype=np.int64)
     if len(scales) > 1:
         areas = (regions[:, 2] - regions[:, 0] + 1) * (regions[:, 3] - regions[:, 1] + 1)
-        levels = np.abs(areas[:, np.newaxis] * scales**2 - _ANCHOR_AREA).argmin(axis=1)
+        levels = np.abs(areas[:, np.newaxis] * scales**2 - anchor_area).argmin(axis=1)
     rois = np.empty((len(regions), 5), dtype=np.float32)
     rois[:, 0] = levels
     rois[:, 1:] = regions * scales[levels, np.newaxis]
@@ -149,8 +151,10 @@ def collect(scores: Float32, boxes: NDArray[Any], allowed: NDArray[np.bool_], th
     return np.hstack((boxes[inds, 4 * k : 4 * k + 4], scores[inds, k, np.newaxis])).astype(np.float32)
 
 
-def detect_all(net: Any, imdb: Any, progress: bool = True) -> AllBoxes:
+def detect_all(net: Any, imdb: Any, progress: bool = True, detect: Detect = im_detect) -> AllBoxes:
     """Detections of every image of ``imdb`` before NMS, capped per image and per set and class.
+
+    ``detect(net, im, boxes)`` gives the scores and boxes of an image's regions, as :func:`im_detect`.
 
     Regions that are ground truth (gt_classes > 0) are not scored as detections.
     """
@@ -160,7 +164,7 @@ def detect_all(net: Any, imdb: Any, progress: bool = True) -> AllBoxes:
     caps = [ScoreCap(PER_SET * count) for _ in range(imdb.num_classes)]
     for i in progress_bar(range(count), desc="test", unit="image", disable=not progress):
         path = imdb.image_path_at(i)
-        scores, boxes = im_detect(net, read_image(path), roidb[i]["boxes"])
+        scores, boxes = detect(net, read_image(path), roidb[i]["boxes"])
         if scores.shape[1] != imdb.num_classes:
             raise NetError(
                 f"the net scores {scores.shape[1]} classes, background included, but imdb {imdb.name} has "

@@ -2,31 +2,33 @@
 
 Girshick, Fast R-CNN (2015), section 2.3, and the original's training code. K counts the background.
 
-The net learns box targets that were normalised to zero mean and unit deviation for each class and
-coordinate. A snapshot is meant for testing, so the normalisation is folded into the layer
-``bbox_pred`` while it is written, W * std and b * std + mean, and taken out again afterwards.
+Snapshots hold weights for testing and all that is needed to train on to the bit: see
+:mod:`caffe_lite.fast_rcnn.snapshots`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from caffe_lite import prototxt, registry, upgrade
+from caffe_lite import prototxt, registry, snapshot, upgrade
 from caffe_lite.data.config import cfg, get_output_dir
 from caffe_lite.data.roi_data_layer.layer import read_num_classes
 from caffe_lite.data.roi_data_layer.roidb import add_bbox_regression_targets, filter_roidb, prepare_roidb
-from caffe_lite.errors import NetError, SolverError
+from caffe_lite.errors import NetError
+from caffe_lite.fast_rcnn import snapshots
+from caffe_lite.fast_rcnn.snapshots import BBOX_LAYER
 from caffe_lite.fast_rcnn.test import make_output_dir
 from caffe_lite.models import resolve
 from caffe_lite.progress import progress_bar
 from caffe_lite.proto import caffe_pb2
+from caffe_lite.signals import SignalHandler
 from caffe_lite.solver_nets import train_net_param
 
-BBOX_LAYER = "bbox_pred"
 _DATA_MODULES = ("roi_data_layer.layer", "caffe_lite.data.roi_data_layer.layer")
 
 
@@ -34,8 +36,9 @@ class SolverWrapper:
     """A solver that trains on ``roidb`` and writes Fast R-CNN's snapshots into ``output_dir``.
 
     The output folder, the number of classes and the weights are checked before anything is trained.
-    Attributes: ``solver``; ``losses``, a list of values for ``"loss"`` and for each loss blob of the
-    net, one value an iteration; ``snapshots``, the paths written.
+    Attributes: ``solver``, whose own ``snapshot`` writes the same snapshots; ``losses``, a list of values
+    for ``"loss"`` and for each loss blob of the net, one value an iteration; ``snapshots``, the
+    .caffemodels written and not pruned.
 
     Raises:
         DataError: the output folder cannot be written, or the roidb is unusable.
@@ -57,6 +60,7 @@ class SolverWrapper:
             num_classes = int(roidb[0]["gt_overlaps"].shape[1])
         net_param, _ = train_net_param(param, origin)
         check_num_classes(net_param, num_classes, param.train_net or origin)
+        param.snapshot_prefix = os.path.join(self.output_dir, _snapshot_name(param, origin))
         self.bbox_means, self.bbox_stds = add_bbox_regression_targets(roidb)
         self.solver = registry.solvers.get(param.type, origin).from_param(param, origin)
         if pretrained_model is not None:
@@ -68,62 +72,76 @@ class SolverWrapper:
         if len(self._loss_blobs) > 1:
             self.losses.update((name, []) for name in self._loss_blobs)
         self.snapshots: list[str] = []
+        self.solver.write_snapshot = self._write_snapshot
+        self.solver.listeners.append(self._note_losses)
 
     def snapshot(self) -> str:
-        """Write ``<prefix>[_infix]_iter_<N>.caffemodel`` for testing; its path. The net is as before."""
-        solver, net = self.solver, self.solver.net
-        infix = f"_{cfg.TRAIN.SNAPSHOT_INFIX}" if cfg.TRAIN.SNAPSHOT_INFIX else ""
-        prefix = os.path.basename(solver.snapshot_prefix)
-        path = os.path.join(self.output_dir, f"{prefix}{infix}_iter_{solver.iter}.caffemodel")
-        if not cfg.TRAIN.BBOX_REG or BBOX_LAYER not in net.params:
-            net.save(path)
-        else:
-            blobs = net.params[BBOX_LAYER]
-            saved = [blob.data.copy() for blob in blobs]
-            try:
-                unnormalise(blobs, self.bbox_means, self.bbox_stds)
-                net.save(path)
-            finally:
-                for blob, values in zip(blobs, saved, strict=True):
-                    blob.data[...] = values
-        self.snapshots.append(path)
-        return path
+        """Write ``<prefix>[_infix]_iter_<N>.caffemodel`` for testing, and what resuming needs; its path."""
+        return self.solver.snapshot()[0]
+
+    def _write_snapshot(self, solver: Any) -> tuple[str, str]:
+        model, state = snapshots.write(solver, *self._normalisation(), self.losses)
+        self.snapshots = [path for path in self.snapshots if path != model and os.path.exists(path)] + [model]
+        return model, state
+
+    def _normalisation(self) -> tuple[Any, Any]:
+        """Means and deviations (4K,) of what bbox_pred learns; None if the net has none."""
+        normalised = cfg.TRAIN.BBOX_REG and BBOX_LAYER in self.solver.net.params
+        return (self.bbox_means, self.bbox_stds) if normalised else (None, None)
+
+    def restore(self, state_file: str | os.PathLike[str]) -> None:
+        """Go on from a snapshot of the same training: net, solver, losses, random streams, place in the roidb.
+
+        Raises:
+            WeightsError: a file is damaged, or the snapshot is of other data.
+        """
+        self.losses.update(snapshots.restore(self.solver, state_file, *self._normalisation()))
+        self.snapshots = [snapshot.model_path(state_file)]
+
+    def restore_latest(self) -> str | None:
+        """Go on from the newest whole snapshot in the output folder; its .solverstate, or None if there is none."""
+        state = snapshot.latest(self.solver.snapshot_prefix)
+        if state is not None:
+            self.restore(state)
+        return state
 
     def train_model(self, max_iters: int, progress: bool = True) -> str:
         """Train up to iteration ``max_iters``, snapshotting as cfg says and at the end; the last snapshot.
 
+        solver.action_function may end it earlier, after a snapshot. One that cannot be written in the
+        middle is logged, the last one is an error.
+
         Raises SolverError if the loss becomes NaN or infinite, naming the iteration, the first bad
         layer and the images of the minibatch. Snapshots already written stay.
         """
-        bar = progress_bar(total=max_iters, initial=self.solver.iter, desc="train", unit="it", disable=not progress)
-        display = max(1, self.solver.param.display or 20)
-        recent = self.losses["loss"]
+        solver, recent = self.solver, self.losses["loss"]
+        bar = progress_bar(total=max_iters, initial=solver.iter, desc="train", unit="it", disable=not progress)
+        display = max(1, solver.param.display or 20)
         with bar:
-            while self.solver.iter < max_iters:
-                rate = self.solver.lr
-                self.solver.step(1)
-                self._note_losses()
+            while solver.iter < max_iters and not solver.stopped_early:
+                rate = solver.lr
+                solver.step(1)
                 bar.update()
-                if self.solver.iter % display == 0:
+                if solver.iter % display == 0:
                     bar.set_postfix(loss=f"{np.mean(recent[-display:]):.3f}", lr=f"{rate:g}", refresh=False)
-                if self.solver.iter % cfg.TRAIN.SNAPSHOT_ITERS == 0:
-                    self.snapshot()
-        if not self.snapshots or self.solver.iter % cfg.TRAIN.SNAPSHOT_ITERS:
+                if solver.iter % cfg.TRAIN.SNAPSHOT_ITERS == 0 and solver.snapshot_iter != solver.iter:
+                    solver.snapshot_or_go_on()
+        if solver.snapshot_iter != solver.iter:
             self.snapshot()
         return self.snapshots[-1]
 
-    def _note_losses(self) -> None:
-        self.losses["loss"].append(float(self.solver.smoothed_loss))  # of one step: nothing is smoothed
+    def _note_losses(self, event: str, fields: dict[str, Any]) -> None:
+        if event != "iteration":
+            return
+        self.losses["loss"].append(float(fields["loss"]))
         for name in self._loss_blobs if len(self.losses) > 1 else ():
             self.losses[name].append(float(np.sum(self.solver.net.blobs[name].data)))
 
 
-def unnormalise(blobs: Sequence[Any], means: np.ndarray, stds: np.ndarray) -> None:
-    """Fold target means and deviations (4K,) into the weights (4K, D) and biases (4K,) of a layer."""
-    weights = blobs[0].data
-    weights[...] = weights * stds.reshape((-1,) + (1,) * (weights.ndim - 1))
-    if len(blobs) > 1:
-        blobs[1].data[...] = blobs[1].data * stds + means
+def _snapshot_name(param: Any, origin: str) -> str:
+    """What names of snapshots begin with: as the solver says, and cfg's infix."""
+    name = os.path.basename(snapshot.prefix_of(param, origin))
+    return f"{name}_{cfg.TRAIN.SNAPSHOT_INFIX}" if cfg.TRAIN.SNAPSHOT_INFIX else name
 
 
 def read_solver(path: str | os.PathLike[str]) -> tuple[Any, str]:
@@ -138,11 +156,6 @@ def read_solver(path: str | os.PathLike[str]) -> tuple[Any, str]:
     for field in ("train_net", "net"):
         if param.HasField(field):
             setattr(param, field, os.fspath(resolve(getattr(param, field))))
-    if param.snapshot:
-        raise SolverError(
-            f"{origin}: snapshot: {param.snapshot} would also write weights whose boxes are normalised; "
-            "set snapshot: 0 and use TRAIN.SNAPSHOT_ITERS"
-        )
     return param, origin
 
 
@@ -212,16 +225,38 @@ def train_net(
     pretrained_model: str | os.PathLike[str] | None = None,
     max_iters: int = 40000,
     progress: bool = True,
+    resume: str | os.PathLike[str] | None = None,
+    keep: int = 0,
+    signals: SignalHandler | None = None,
 ) -> SolverWrapper:
     """Train on ``imdb`` for ``max_iters`` iterations; the wrapper, with snapshots and losses.
 
     ``output_dir`` defaults to cfg's folder for this imdb. What can be refused is refused before
     proposals are computed.
+
+    Args:
+        resume: a .solverstate to go on from, or "latest": the newest whole one in the output folder, if any.
+        keep: how many snapshots to keep on disk, 0 for all.
+        signals: what signals mean while the net trains; by default what they always do.
     """
     output_dir = make_output_dir(output_dir or get_output_dir(imdb))
     param, origin = read_solver(solver_prototxt)
     check_num_classes(train_net_param(param, origin)[0], imdb.num_classes, param.train_net or origin)
+    if resume is not None and resume != "latest":
+        snapshot.check(resume)
     roidb = get_training_roidb(imdb)
     wrapper = SolverWrapper(solver_prototxt, roidb, output_dir, pretrained_model, imdb.num_classes)
-    wrapper.train_model(max_iters, progress)
+    wrapper.solver.keep_snapshots = keep
+    if resume == "latest":
+        state = wrapper.restore_latest()
+        print(
+            f"going on from {state}" if state else f"no snapshot in {output_dir} yet: starting at iteration 0",
+            flush=True,
+        )
+    elif resume is not None:
+        wrapper.restore(resume)
+    if signals is not None:
+        wrapper.solver.action_function = signals.requested
+    with signals or contextlib.nullcontext():
+        wrapper.train_model(max_iters, progress)
     return wrapper

@@ -5,9 +5,11 @@ Shapes: R boxes of an image (ground truth first), K classes with the background.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import MutableMapping, Sequence
 from typing import Any
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -29,12 +31,13 @@ def prepare_roidb(imdb: Any) -> None:
     Raises DataError as :func:`check_roidb` does, and if an overlap belongs to the background.
     """
     roidb = imdb.roidb
+    derived: dict[int, tuple[NDArray[np.float32], NDArray[np.int64]]] = {}  # a mirrored entry shares its original's
     for index, entry in enumerate(roidb):
         entry["image"] = imdb.image_path_at(index)
         overlaps = entry["gt_overlaps"]
-        overlaps = overlaps.toarray() if hasattr(overlaps, "toarray") else np.asarray(overlaps)
-        entry["max_overlaps"] = overlaps.max(axis=1)
-        entry["max_classes"] = overlaps.argmax(axis=1)
+        if id(overlaps) not in derived:
+            derived[id(overlaps)] = _row_maxima(overlaps)
+        entry["max_overlaps"], entry["max_classes"] = derived[id(overlaps)]
         wrong = np.flatnonzero((entry["max_overlaps"] > 0) != (entry["max_classes"] > 0))
         if wrong.size:
             raise DataError(
@@ -42,6 +45,34 @@ def prepare_roidb(imdb: Any) -> None:
                 f"{entry['max_classes'][wrong[0]]}; only objects (class > 0) can be overlapped"
             )
     check_roidb(roidb)
+
+
+def _row_maxima(overlaps: Any) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """The largest value of each row of (R, K) overlaps, sparse or not, and its first column."""
+    if not hasattr(overlaps, "tocsr"):
+        overlaps = np.asarray(overlaps)
+        return overlaps.max(axis=1), overlaps.argmax(axis=1)
+    csr = overlaps.tocsr()
+    csr.sum_duplicates()  # sorts the columns of each row too
+    values = np.empty(csr.shape[0], dtype=csr.dtype)
+    columns = np.empty(csr.shape[0], dtype=np.int64)
+    _csr_row_maxima(csr.data, csr.indices, csr.indptr, csr.shape[1], values, columns)
+    return values, columns
+
+
+@numba.njit(cache=True)
+def _csr_row_maxima(data, indices, indptr, width, values, columns):
+    for row in range(len(values)):
+        first_zero = 0  # first column that is not stored
+        best, where = -np.inf, -1
+        for p in range(indptr[row], indptr[row + 1]):
+            if indices[p] == first_zero:
+                first_zero += 1
+            if data[p] > best:
+                best, where = data[p], indices[p]
+        if first_zero < width and (best < 0 or (best == 0 and first_zero < where)):
+            best, where = 0.0, first_zero
+        values[row], columns[row] = best, where
 
 
 def check_roidb(roidb: Sequence[Entry]) -> None:
@@ -87,6 +118,9 @@ def add_bbox_regression_targets(roidb: Sequence[Entry]) -> tuple[NDArray[np.floa
     whole roidb. Returns the means and the deviations, (4K,) float64 each, class-major; zero for the
     background and for classes without targets. Rows without a target are zero.
 
+    Differs from the original, which divides 0 by 0: where the targets of a class are all equal, because
+    its objects are the only boxes that overlap them, the deviation is taken as 1, with a warning.
+
     Raises DataError if the roidb is empty or was not prepared.
     """
     if not roidb:
@@ -96,15 +130,13 @@ def add_bbox_regression_targets(roidb: Sequence[Entry]) -> tuple[NDArray[np.floa
             raise DataError(f"{_name(entry, index)}: has no 'max_classes': call prepare_roidb first")
         entry["bbox_targets"] = _compute_targets(entry["boxes"], entry["max_overlaps"], entry["max_classes"])
     means, stds = _statistics(roidb, roidb[0]["gt_overlaps"].shape[1])
-    # A deviation of 0 says that all targets of the class equal the mean: they become 0, not 0 / 0.
-    divisors = np.where(stds > 0, stds, 1.0)
     for entry in roidb:
         targets = entry["bbox_targets"]
         rows = np.flatnonzero(targets[:, 0] > 0)
         classes = targets[rows, 0].astype(np.int64)
         # Subtract, round to float32, divide: the original's two steps, to the bit.
         centred = (targets[rows, 1:] - means[classes]).astype(np.float32)
-        targets[rows, 1:] = centred / divisors[classes]
+        targets[rows, 1:] = centred / stds[classes]
     return means.ravel(), stds.ravel()
 
 
@@ -129,7 +161,7 @@ def _compute_targets(
 
 
 def _statistics(roidb: Sequence[Entry], num_classes: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and deviation (K, 4) of the targets of each class."""
+    """Mean and deviation (K, 4) of the targets of each class; warns where targets do not vary."""
     counts = np.full((num_classes, 1), cfg.EPS)
     sums = np.zeros((num_classes, 4))
     squares = np.zeros((num_classes, 4))
@@ -142,7 +174,17 @@ def _statistics(roidb: Sequence[Entry], num_classes: int) -> tuple[NDArray[np.fl
             squares[label] += (rows**2).sum(axis=0)
     means = sums / counts
     variances = squares / counts - means**2
-    return means, np.sqrt(np.maximum(variances, 0.0))  # rounding can leave a variance just below zero
+    stds = np.sqrt(np.maximum(variances, 0.0))  # rounding can leave a variance just below zero
+    constant = (stds == 0) & (counts >= 1)
+    if constant.any():
+        classes = ", ".join(map(str, np.flatnonzero(constant.any(axis=1))))
+        warnings.warn(
+            f"the box regression targets of class {classes} do not vary: their deviation is taken as 1; "
+            "does the class have proposals that overlap its objects?",
+            stacklevel=3,
+        )
+        stds[constant] = 1.0
+    return means, stds
 
 
 def _size_of(entry: Entry, known: dict[str, tuple[int, int] | None]) -> tuple[int, int] | None:

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from caffe_lite.data.boxes import bbox_overlaps, bbox_transform, bbox_transform_inv, clip_boxes
+from caffe_lite.data.boxes import bbox_overlaps, bbox_transform, bbox_transform_inv, best_overlaps, clip_boxes
 
 corners = st.integers(0, 500)
 
@@ -24,6 +24,15 @@ def box_lists(draw, min_size=0, least=0):
 def pixels(box):
     x1, y1, x2, y2 = (int(v) for v in box)
     return {(x, y) for x in range(x1, x2 + 1) for y in range(y1, y2 + 1)}
+
+
+@settings(max_examples=100, deadline=None)
+@given(box_lists(), box_lists())
+def test_best_overlap_is_the_first_maximum_of_the_row(boxes, query):
+    best, which = best_overlaps(boxes, query)
+    iou = bbox_overlaps(boxes, query) if len(query) else np.zeros((len(boxes), 1))
+    np.testing.assert_array_equal(best, iou.max(axis=1))
+    np.testing.assert_array_equal(which, iou.argmax(axis=1))
 
 
 def test_overlap_counts_pixels():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from caffe_lite.data.config import cfg
-from caffe_lite.data.image_blob import image_size, prep_im_for_blob, read_image
+from caffe_lite.data.image_blob import as_image, image_size, prep_im_for_blob, read_image
 from caffe_lite.errors import DataError
 
 
@@ -92,3 +92,84 @@ def test_sizes_come_from_the_file_head(tmp_path):
         assert image_size(tmp_path / name) == size
     with pytest.raises(DataError, match=r"b\.png: cannot read"):
         image_size(tmp_path / "b.png")
+
+
+PIXELS = np.random.default_rng(2).integers(0, 256, (7, 9, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("stored", "expected"),
+    [
+        (PIXELS[:, :, 0], np.repeat(PIXELS[:, :, :1], 3, axis=2)),  # grey
+        (np.dstack((PIXELS, PIXELS[:, :, 0])), PIXELS),  # with transparency
+        (PIXELS.astype(np.uint16) * 256 + 255, PIXELS),  # 16 bits: the upper 8
+        (PIXELS[:, :, 1].astype(np.uint16) * 256 + 128, np.repeat(PIXELS[:, :, 1:2], 3, axis=2)),
+    ],
+)
+def test_a_file_and_the_array_that_it_holds_are_the_same_image(tmp_path, stored, expected):
+    path = tmp_path / "a.png"
+    cv2.imwrite(str(path), stored)
+    for image in (read_image(path), as_image(path), as_image(str(path)), as_image(stored)):
+        assert image.dtype == np.uint8
+        np.testing.assert_array_equal(image, expected)
+
+
+def test_an_array_with_one_channel_is_grey():
+    np.testing.assert_array_equal(as_image(PIXELS[:, :, :1]), np.repeat(PIXELS[:, :, :1], 3, axis=2))
+    np.testing.assert_array_equal(as_image(PIXELS[:, ::-1]), PIXELS[:, ::-1])
+
+
+def test_a_grey_jpeg_has_three_equal_channels(tmp_path):
+    path = tmp_path / "grey.jpg"
+    cv2.imwrite(str(path), np.full((20, 30), 90, np.uint8))
+    image = read_image(path)
+    assert image.shape == (20, 30, 3) and np.abs(image.astype(int) - 90).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("inks", "bgr"),
+    [
+        ((0, 255, 255, 0), (0, 0, 255)),  # magenta and yellow: red
+        ((255, 0, 0, 0), (255, 255, 0)),  # cyan
+        ((0, 0, 0, 155), (100, 100, 100)),  # black alone
+        ((0, 51, 102, 0), (153, 204, 255)),
+    ],
+)
+def test_a_cmyk_jpeg_has_the_colours_of_its_inks(tmp_path, inks, bgr):
+    from PIL import Image
+
+    path = tmp_path / "print.jpg"
+    Image.new("CMYK", (24, 16), inks).save(path, quality=100)
+    image = read_image(path)
+    assert image.shape == (16, 24, 3) and image_size(path) == (24, 16)
+    assert np.abs(image.astype(int) - bgr).max() <= 4
+
+
+def test_an_exif_orientation_is_not_applied(tmp_path):
+    """Annotations count stored pixels, and so do image_size and read_image."""
+    plain, turned = tmp_path / "plain.jpg", tmp_path / "turned.jpg"
+    cv2.imwrite(str(plain), cv2.resize(PIXELS, (48, 32)))
+    content = plain.read_bytes()
+    # one TIFF directory with one entry: Orientation (0x0112) = 6, "turn by 90 degrees to the right"
+    tiff = b"MM\x00*\x00\x00\x00\x08\x00\x01\x01\x12\x00\x03\x00\x00\x00\x01\x00\x06\x00\x00\x00\x00\x00\x00"
+    segment = b"Exif\x00\x00" + tiff
+    exif = b"\xff\xe1" + (len(segment) + 2).to_bytes(2, "big") + segment
+    turned.write_bytes(content[:2] + exif + content[2:])
+    assert cv2.imread(str(turned)).shape == (48, 32, 3)  # what OpenCV does unless told otherwise
+    np.testing.assert_array_equal(read_image(turned), read_image(plain))
+    assert image_size(turned) == (48, 32)
+
+
+@pytest.mark.parametrize(
+    ("array", "said"),
+    [
+        (np.zeros((4, 5, 2), np.uint8), r"got \(4, 5, 2\)"),
+        (np.zeros((5,), np.uint8), r"got \(5,\)"),
+        (np.zeros((0, 5, 3), np.uint8), r"got \(0, 5, 3\)"),
+        (np.zeros((4, 5, 3), np.float32), "must be uint8 .* got float32; convert it first"),
+        (np.zeros((4, 5, 3), bool), "got bool"),
+    ],
+)
+def test_an_array_that_is_no_image_is_refused(array, said):
+    with pytest.raises(DataError, match=said):
+        as_image(array)

@@ -254,11 +254,14 @@ def test_proposals_are_computed_where_there_is_no_file(tmp_path, voc):
     assert len(list((tmp_path / "cache/proposals").iterdir())) == 2
 
 
-def test_images_without_annotations_have_proposals_only(tmp_path):
+def test_images_without_annotations_have_proposals_and_results_files_only(tmp_path, capsys):
     folder = make_voc(tmp_path, {"test": {"im": [CAT]}}, year="2012", devkit="VOCdevkit")
     (folder / "Annotations/im.xml").unlink()
     imdb = PascalVoc("test", "2012", data=tmp_path)
     assert not imdb.has_gt and (imdb.roidb[0]["gt_classes"] == 0).all()
+    imdb.competition_mode(True)
+    assert imdb.evaluate_detections(detections(imdb), str(tmp_path / "out")) == {}
+    assert "no AP" in capsys.readouterr().out and (tmp_path / "out/comp4_det_test_cat.txt").exists()
 
 
 # --- evaluation ----------------------------------------------------------------------------------
@@ -282,7 +285,7 @@ def test_evaluation_ignores_difficult_objects_and_prints_a_table(tmp_path, voc, 
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].split() == ["cat", "100.0"] and lines[-1].split() == ["mAP", "100.0"]
     assert len({len(line) for line in lines[1:]}) == 1, "columns are aligned"
-    assert not list((tmp_path / "out").iterdir()), "results files are removed"
+    assert not list((tmp_path / "out").glob("comp4*")), "results files are removed"
 
 
 def test_a_wrong_detection_halves_the_precision(tmp_path, voc):
@@ -292,9 +295,9 @@ def test_a_wrong_detection_halves_the_precision(tmp_path, voc):
 
 
 def test_years_have_their_own_metric(tmp_path):
-    """Half of the objects found: 6 of the 11 recalls are reached, but half of the area."""
+    """Half of the objects found: 6 of the 11 recalls are reached, but half of the area (from 2010 on)."""
     objects = {"im": [("cat", (1, 1, 9, 9), 0), ("cat", (20, 20, 40, 40), 0)]}
-    expected = {"2007": 6 / 11, "2012": 0.5}
+    expected = {"2007": 6 / 11, "2009": 6 / 11, "2010": 0.5, "2012": 0.5}
     for year in expected:
         make_voc(tmp_path, {"val": objects}, year=year, devkit=f"VOCdevkit{year}")
         imdb = PascalVoc("val", year, data=tmp_path)
@@ -310,6 +313,9 @@ def test_competition_files_have_the_kits_name_place_and_format(tmp_path, voc):
     names = ["comp4_det_test_cat.txt", "comp4_det_test_cow.txt", "comp4_det_test_dog.txt"]
     assert sorted(p.name for p in folder.iterdir()) == names
     assert (folder / "comp4_det_test_cow.txt").read_text() == "b1 0.123 2.0 2.0 9.0 9.0\n"
+    imdb.config["comp_id"] = "comp3"
+    imdb.evaluate_detections(detections(imdb), str(tmp_path / "out"))
+    assert (tmp_path / "out/comp3_det_test_cow.txt").exists()
 
 
 def test_salted_files_carry_the_process_number(tmp_path, voc):
@@ -333,8 +339,11 @@ def test_evaluation_refuses_what_does_not_fit(tmp_path, voc):
 
 def test_names_are_the_originals():
     names = list_imdbs()
-    assert len([n for n in names if n.startswith("voc_") and "_top_" not in n]) == 8
-    assert len([n for n in names if "_top_" in n]) == 80 and "voc_2012_val_top_10000" in names
+    splits = ("train", "val", "trainval", "test")
+    plain = [f"voc_{year}_{split}" for year in (2007, 2012) for split in splits]
+    ranked = [f"{name}_top_{k}" for name in plain for k in range(1000, 10001, 1000)]
+    assert len(plain) == 8 and len(ranked) == 80 and set(plain + ranked) <= set(names)
+    assert {"voc_2010_test", "voc_2007_trainval_no_diff", "synthetic_2012_trainval", "coco_2014_minival"} <= set(names)
     assert len(set(names)) == len(names)
 
 
@@ -343,6 +352,10 @@ def test_get_imdb(tmp_path, voc):
     top = get_imdb("voc_2007_test_top_3000", tmp_path)
     assert top.config["top_k"] == 3000 and top.roidb_handler == top.selective_search_ijcv_roidb
     assert (top.name, top.image_set) == ("voc_2007_test_top_3000", "test")
+    assert top.config["use_diff"]
+    easy = get_imdb("voc_2007_trainval_no_diff", tmp_path)
+    assert easy.gt_roidb()[0]["gt_classes"].tolist() == [1] and easy.name == "voc_2007_trainval_no_diff"
+    assert get_imdb("synthetic_2007_trainval_no_diff_top_2000", tmp_path).config["top_k"] == 2000
     synthetic = get_imdb("synthetic_test", tmp_path)
     assert (synthetic.name, synthetic.image_index) == ("synthetic_test", ["b1"])
 

@@ -27,6 +27,7 @@ from caffe_lite.data.roi_data_layer.layer import RoIDataLayer
 from caffe_lite.data.roi_data_layer.minibatch import get_minibatch
 from caffe_lite.data.roi_data_layer.roidb import (
     _compute_targets,
+    _row_maxima,
     add_bbox_regression_targets,
     check_roidb,
     filter_roidb,
@@ -162,11 +163,21 @@ def test_an_image_without_objects_or_boxes_has_zero_targets(tmp_path):
         assert not entry["bbox_targets"].any()
 
 
-def test_a_class_whose_targets_are_all_equal_gets_zeros_not_nan(tmp_path):
+def test_a_class_whose_targets_are_all_equal_keeps_deviation_1_with_a_warning(tmp_path):
     entry = small_entry(tmp_path / "a.png", boxes=[(0, 0, 9, 9)], overlaps=[1.0])
-    means, stds = add_bbox_regression_targets([entry])
+    with pytest.warns(UserWarning, match="targets of class 2 do not vary"):
+        means, stds = add_bbox_regression_targets([entry])
     assert entry["bbox_targets"].tolist() == [[2, 0, 0, 0, 0]]
-    assert means.shape == stds.shape == (12,) and not means.any() and not stds.any()
+    assert not means.any() and stds.tolist() == [0] * 8 + [1] * 4  # background and absent classes: 0
+
+
+def test_one_constant_coordinate_leaves_the_others_normalised(tmp_path):
+    """A proposal beside its object, of its size: dx varies; dy, dw and dh are 0."""
+    entry = small_entry(tmp_path / "a.png", boxes=[(0, 0, 9, 9), (3, 0, 12, 9)], overlaps=[1.0, 0.6])
+    with pytest.warns(UserWarning, match="class 2"):
+        means, stds = add_bbox_regression_targets([entry])
+    assert means[8:] == pytest.approx([-1 / 6, 0, 0, 0]) and stds[8:] == pytest.approx([1 / 6, 1, 1, 1])
+    np.testing.assert_allclose(entry["bbox_targets"], [[2, 1, 0, 0, 0], [2, -1, 0, 0, 0]], atol=1e-6)
 
 
 def test_images_without_a_roi_to_train_on_can_be_dropped(tmp_path):
@@ -473,3 +484,21 @@ def test_a_sampled_box_outside_the_image_that_was_read(tmp_path):
     check_roidb([entry])
     with pytest.raises(DataError, match=r"a\.bmp: box \(0, 0, 30, 9\).*30 x 20"):
         get_minibatch([entry], 3)
+
+
+@pytest.mark.parametrize("sorted_columns", [True, False])
+def test_derived_fields_are_row_maximum_and_first_argmax_of_the_dense_overlaps(tmp_path, sorted_columns):
+    rng = np.random.default_rng(0)
+    dense = rng.choice(np.float32([0, 0, 0, 0.25, 0.5, 1]), (200, 5))
+    dense[:, 0] = 0
+    dense[:7] = -1  # crowds
+    dense[7:9] = [(0, -1, -1, -1, -1), (-1, 0, -1, -1, -1)]
+    sparse = scipy.sparse.csr_matrix(dense)
+    if not sorted_columns:
+        rows = [slice(*sparse.indptr[i : i + 2]) for i in range(200)]
+        parts = (np.concatenate([a[r][::-1] for r in rows]) for a in (sparse.data, sparse.indices))
+        sparse = scipy.sparse.csr_matrix((*parts, sparse.indptr), shape=dense.shape)
+    values, columns = _row_maxima(sparse)
+    np.testing.assert_array_equal(values, dense.max(axis=1))
+    np.testing.assert_array_equal(columns, dense.argmax(axis=1))
+    assert values.dtype == np.float32 and columns.dtype == np.int64

@@ -189,11 +189,11 @@ def test_a_changed_devkit_is_refused(tmp_path):
 def test_an_interrupted_run_leaves_nothing_and_can_be_repeated(tmp_path, monkeypatch):
     calls = []
 
-    def interrupt(name, made):
+    def interrupt(name, *made):
         calls.append(name)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return original(name, made)
+        return original(name, *made)
 
     original = synthetic.annotation_xml
     with monkeypatch.context() as patch:
@@ -229,3 +229,22 @@ def test_annotation_counts_from_one():
     assert "<xmin>1</xmin><ymin>5</ymin><xmax>10</xmax><ymax>15</ymax>" in text
     assert "<width>30</width>" in text and "<name>disc</name>" in text
     assert "<occluded>1<" in text and "<difficult>1<" in text and "<truncated>0<" in text
+
+
+def test_years_stand_side_by_side_with_scenes_of_their_own(tmp_path):
+    data = make_devkit(tmp_path / "d", images=SMALL)
+    before = contents(data)
+    assert make_devkit(data, images=SMALL, year=2012) == data
+    after = contents(data)
+    assert {name: after[name] for name in before} == before
+    later = get_imdb("synthetic_2012_trainval", data)
+    assert later.image_index == ["2012_000001", "2012_000002", "2012_000003"] and not later.use_07_metric
+    first, second = (after[f"VOCdevkit{y}/VOC{y}/JPEGImages/{n}000001.jpg"] for y, n in ((2007, ""), (2012, "2012_")))
+    assert first != second
+    union = get_imdb("synthetic_2007_trainval+synthetic_2012_trainval", data)
+    assert union.num_images == 6 and union.classes == ("__background__", *CLASSES)
+    make_devkit(data, images=SMALL, year="2012")  # is there already
+    with pytest.raises(DataError, match="made with"):
+        make_devkit(data, seed=9, images=SMALL, year=2012)
+    with pytest.raises(DataError, match="years 2007, 2008.*2013"):
+        make_devkit(data, year=2013)

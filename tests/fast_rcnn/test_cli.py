@@ -35,7 +35,7 @@ def devkit(tmp_path_factory: pytest.TempPathFactory) -> str:
     return make_devkit(tmp_path_factory.mktemp("devkit") / "data", 5, {"trainval": 4, "test": 2}, (120, 100))
 
 
-@pytest.mark.parametrize("command", ["train-net", "test-net", "detect", "demo"])
+@pytest.mark.parametrize("command", ["train-net", "test-net", "train-svms", "compress-net", "reval", "detect", "demo"])
 def test_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main([command, "--help"])
@@ -58,7 +58,8 @@ def test_train_then_test(devkit: str, capsys: pytest.CaptureFixture[str]) -> Non
     assert main(test) == 0
     assert "mAP" in capsys.readouterr().out
     out = Path("output/mini/synthetic_test/mini_fast_rcnn_iter_2")
-    assert sorted(p.name for p in out.iterdir()) == ["detections.npz"]
+    assert sorted(p.name for p in out.iterdir() if not p.name.endswith("_pr.mat")) == ["detections.npz"]
+    assert len(list(out.glob("*_pr.mat"))) == 6
     assert main([*test, "--comp", "--wait", "--out", "comp"]) == 0
     assert len(list(Path("comp").glob("comp4_det_test_*.txt"))) == 6
 

@@ -260,6 +260,16 @@ def test_saved_detections_come_back(imdb: FakeImdb, tmp_path: Path) -> None:
         detection.load_detections(file)
 
 
+def test_an_image_without_regions_has_no_detections(imdb: FakeImdb) -> None:
+    imdb.roidb[2] = {"boxes": np.zeros((0, 4), np.uint16), "gt_classes": np.zeros(0, np.int32)}
+    net = FakeNet(by_coordinates)
+    found = detect_all(net, imdb, progress=False)
+    assert len(net.seen) == 5
+    for k in range(1, K):
+        assert [len(dets) > 0 for dets in found[k]] == [True, True, False, True, True, True]
+        assert found[k][2].shape == (0, 5)
+
+
 def test_a_net_with_other_classes_is_refused(imdb: FakeImdb) -> None:
     net = FakeNet(lambda rois: (np.zeros((len(rois), 5), np.float32), np.zeros((len(rois), 20), np.float32)))
     with pytest.raises(NetError, match=r"scores 5 classes.*fake_test has 3"):

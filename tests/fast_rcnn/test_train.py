@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,8 @@ import numpy as np
 import pytest
 
 import caffe_lite
-from caffe_lite import models, prototxt
+from caffe_lite import models, prototxt, sidecar
+from caffe_lite import snapshot as engine_snapshot
 from caffe_lite.blob import Blob
 from caffe_lite.data.config import cfg, cfg_from_file, preserved_cfg
 from caffe_lite.data.factory import get_imdb
@@ -19,7 +22,10 @@ from caffe_lite.data.synthetic import make_devkit
 from caffe_lite.device import Device
 from caffe_lite.errors import DataError, NetError, SolverError, WeightsError
 from caffe_lite.fast_rcnn import train
-from caffe_lite.fast_rcnn.train import check_num_classes, read_solver, train_net, unnormalise
+from caffe_lite.fast_rcnn.detector import load_net
+from caffe_lite.fast_rcnn.snapshots import check_for_testing, unnormalise
+from caffe_lite.fast_rcnn.train import check_num_classes, read_solver, train_net
+from caffe_lite.signals import SignalHandler, SolverAction
 
 SOLVER = models.path("mini/solver.prototxt")
 TRAIN = models.path("mini/train.prototxt")
@@ -117,11 +123,11 @@ def test_a_failing_snapshot_leaves_the_net_as_it_was(
     wrapper = run(devkit, tmp_path, iters=1)
     before = parameters(wrapper.solver.net)
 
-    def full(path: str) -> None:
-        raise OSError(28, "No space left on device", path)
+    def full(*args: Any) -> None:
+        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(wrapper.solver.net, "save", full)
-    with pytest.raises(OSError):
+    monkeypatch.setattr("caffe_lite.sidecar.fingerprint", full)
+    with pytest.raises(WeightsError, match="the snapshot was not written: No space left on device"):
         wrapper.snapshot()
     assert_same(before, parameters(wrapper.solver.net))
 
@@ -202,11 +208,6 @@ def test_weights_are_copied_by_name_and_must_fit(devkit: str, tmp_path: Path) ->
         run(devkit, tmp_path / "c", iters=1, solver=solver, pretrained_model=source)
 
 
-def test_the_engines_own_snapshots_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(SolverError, match="SNAPSHOT_ITERS"):
-        read_solver(edited(tmp_path, solver=("snapshot: 0", "snapshot: 100")))
-
-
 def test_relative_paths_in_a_solver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Against the working directory first, then the shipped models."""
     monkeypatch.chdir(tmp_path)
@@ -216,3 +217,134 @@ def test_relative_paths_in_a_solver(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (tmp_path / "models" / "mini" / "train.prototxt").write_text("")
     param, origin = read_solver("models/mini/solver.prototxt")
     assert Path(origin) == SOLVER and Path(param.train_net) == Path("models/mini/train.prototxt")
+
+
+# ---- going on
+
+
+def resumed(devkit: str, folder: Path, state: str, **kwargs: Any) -> train.SolverWrapper:
+    """Training that goes on from ``state`` in a process whose random streams are elsewhere."""
+    np.random.seed(77)
+    caffe_lite.set_random_seed(77)
+    imdb = get_imdb("synthetic_trainval", data=devkit)
+    return train_net(kwargs.pop("solver", SOLVER), imdb, folder, progress=False, resume=state, **kwargs)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if "_iter_" in path.name}
+
+
+@pytest.mark.parametrize("prefetch", [False, True])
+def test_resumed_training_gives_the_same_bits(devkit: str, tmp_path: Path, prefetch: bool, device: Device) -> None:
+    """The files too: weights, history, place in the roidb, random streams, losses."""
+    cfg.TRAIN.USE_PREFETCH, cfg.TRAIN.SNAPSHOT_ITERS = prefetch, 2
+    straight = run(devkit, tmp_path / "a", iters=5)
+    again = resumed(devkit, tmp_path / "b", str(tmp_path / "a" / "mini_fast_rcnn_iter_2.solverstate"), max_iters=5)
+    assert again.losses == straight.losses
+    assert_same(parameters(again.solver.net), parameters(straight.solver.net))
+    expected = {name: content for name, content in files(tmp_path / "a").items() if "_iter_2." not in name}
+    found = files(tmp_path / "b")
+    assert sorted(found) == sorted(expected) and len(found) == 6
+    assert [name for name in found if name.endswith(".caffemodel") and found[name] != expected[name]] == []
+    notes = [sidecar.read(tmp_path / d / "mini_fast_rcnn_iter_5.solverstate.resume.npz") for d in "ab"]
+    assert str(notes[0]["random"]) == str(notes[1]["random"]) and str(notes[0]["train"]) == str(notes[1]["train"])
+
+
+def test_the_command_goes_on_in_a_fresh_process(devkit: str, tmp_path: Path) -> None:
+    def command(*more: str) -> str:
+        arguments = [
+            "train-net", "--solver", str(SOLVER), "--imdb", "synthetic_trainval", "--data", devkit, "--iters", "5",
+            "--out", str(tmp_path), "--cfg", str(models.path("mini/mini.yml")), *more,
+            "--set", "TRAIN.SCALES", "(64,)", "TRAIN.BATCH_SIZE", "16", "TRAIN.SNAPSHOT_ITERS", "2",
+        ]  # fmt: skip
+        code = "import sys; from caffe_lite.fast_rcnn.cli import main; sys.exit(main(sys.argv[1:]))"
+        root = Path(train.__file__).parents[2]
+        done = subprocess.run(
+            [sys.executable, "-c", code, *arguments],
+            env={**os.environ, "PYTHONPATH": str(root)}, capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert "no snapshot in" in command("--resume") and (tmp_path / "loss.png").exists()
+    first = files(tmp_path)
+    for name in first:
+        if "_iter_2." not in name:
+            (tmp_path / name).unlink()
+    printed = command("--resume", "latest", "--keep", "1")
+    assert f"going on from {tmp_path}/mini_fast_rcnn_iter_2.solverstate" in printed
+    assert printed.count("wrote") == 2, "the last snapshot, the others being pruned, and the curve"
+    assert files(tmp_path) == {name: content for name, content in first.items() if "_iter_5." in name}
+
+
+def test_a_snapshot_says_whether_its_weights_are_normalised(devkit: str, tmp_path: Path) -> None:
+    """Three ways to get it wrong: test normalised weights, normalise twice, normalise by other numbers."""
+    wrapper = run(devkit, tmp_path, iters=1)
+    before = parameters(wrapper.solver.net)
+    ours = wrapper.snapshots[0]
+    check_for_testing(ours)
+    load_net(models.path("mini/test.prototxt"), ours)
+
+    wrapper.solver.iter = 2
+    plain, state = engine_snapshot.write(wrapper.solver)  # what only somebody who goes around the wrapper writes
+    with pytest.raises(WeightsError, match=r"iter_2\.caffemodel: written by the solver itself .* normalised boxes"):
+        load_net(models.path("mini/test.prototxt"), plain)
+    assert_same(parameters(resumed(devkit, tmp_path, state, max_iters=2).solver.net), before)
+    assert_same(
+        parameters(resumed(devkit, tmp_path, ours.replace("caffemodel", "solverstate"), max_iters=1).solver.net), before
+    )
+
+    wrapper.bbox_stds = wrapper.bbox_stds * 2
+    with pytest.raises(WeightsError, match="box targets of other deviations than those of this roidb"):
+        wrapper.restore(ours.replace("caffemodel", "solverstate"))
+    cfg.TRAIN.BBOX_REG = False
+    with pytest.raises(WeightsError, match=r"trained with TRAIN\.BBOX_REG"):
+        wrapper.restore(ours.replace("caffemodel", "solverstate"))
+    os.unlink(sidecar.path_of(state))
+    check_for_testing(plain)  # nobody knows, as of the original's weights
+    with pytest.raises(WeightsError, match="it cannot be told whether bbox_pred is normalised"):
+        wrapper.restore(state)
+    Path(ours).write_bytes(Path(ours).read_bytes()[:-1])
+    with pytest.raises(WeightsError, match="it is cut"):
+        load_net(models.path("mini/test.prototxt"), ours)
+
+
+def test_the_solvers_own_snapshots_are_for_testing_too(devkit: str, tmp_path: Path) -> None:
+    wrapper = run(devkit, tmp_path / "out", iters=3, solver=edited(tmp_path, solver=("snapshot: 0", "snapshot: 2")))
+    assert sorted(name for name in files(tmp_path / "out") if name.endswith("model")) == [
+        "mini_fast_rcnn_iter_2.caffemodel", "mini_fast_rcnn_iter_3.caffemodel",
+    ]  # fmt: skip
+    note = sidecar.read(tmp_path / "out" / "mini_fast_rcnn_iter_2.solverstate.resume.npz")["notes"]["fast_rcnn"]
+    np.testing.assert_array_equal(note["stds"], wrapper.bbox_stds)
+    assert len(note["losses"]["loss"]) == 2
+    for name in wrapper.snapshots:
+        check_for_testing(name)
+
+
+def test_an_interrupt_stops_with_a_snapshot(devkit: str, tmp_path: Path) -> None:
+    straight = run(devkit, tmp_path / "a", iters=4)
+
+    class Interrupted(SignalHandler):
+        def requested(self) -> SolverAction:
+            self.asked = getattr(self, "asked", 0) + 1
+            return SolverAction.STOP if self.asked == 2 else SolverAction.NONE
+
+    stopped = run(devkit, tmp_path / "b", iters=4, signals=Interrupted())
+    assert stopped.solver.iter == 2
+    assert [os.path.basename(path) for path in stopped.snapshots] == ["mini_fast_rcnn_iter_2.caffemodel"]
+    again = resumed(devkit, tmp_path / "b", "latest", max_iters=4)
+    assert_same(parameters(again.solver.net), parameters(straight.solver.net))
+
+
+def test_a_full_disk_does_not_end_training(devkit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cfg.TRAIN.SNAPSHOT_ITERS = 2
+    write = sidecar.fingerprint
+
+    def full_at_2(path: str, *args: Any) -> Any:
+        if "_iter_2." in path:
+            raise OSError(28, "No space left on device")
+        return write(path, *args)
+
+    monkeypatch.setattr("caffe_lite.sidecar.fingerprint", full_at_2)
+    wrapper = run(devkit, tmp_path, iters=4)
+    assert [os.path.basename(path) for path in wrapper.snapshots] == ["mini_fast_rcnn_iter_4.caffemodel"]

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import numpy as np
 
 from caffe_lite.console import add_device_options, choose_device
-from caffe_lite.errors import WeightsError
 
 
 def add_settings(parser: Any) -> None:
     """``--cfg`` and ``--set``, with the device options; for :func:`set_up`."""
     add_device_options(parser)
-    parser.add_argument("--cfg", metavar="FILE", help="settings as YAML (TRAIN.SCALES and so on)")
+    parser.add_argument(
+        "--cfg", action="append", default=[], metavar="FILE",
+        help="settings as YAML (TRAIN.SCALES and so on); may be repeated, later files win",
+    )  # fmt: skip
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY VALUE", help="settings that override --cfg's")
 
 
@@ -31,8 +32,8 @@ def set_up(args: Any) -> None:
     from caffe_lite.models import resolve
 
     choose_device(args)
-    if args.cfg:
-        cfg_from_file(resolve(args.cfg))
+    for file in args.cfg:
+        cfg_from_file(resolve(file))
     cfg_from_list(args.set)
 
 
@@ -47,16 +48,21 @@ def seed_everything() -> None:
 
 def load_test_net(args: Any) -> Any:
     """The TEST net of --def and --net; its name is the weights' file name, as in the original."""
-    import caffe_lite
-    from caffe_lite.models import resolve
+    from caffe_lite.fast_rcnn.detector import load_net
 
-    net = caffe_lite.Net(resolve(args.prototxt), caffe_lite.TEST)
-    if args.net is not None:
-        report = net.copy_from(args.net)
-        if report.untouched:
-            raise WeightsError(
-                f"{args.net}: holds no weights for {', '.join(report.untouched)}, which {args.prototxt} has; "
-                "use the weights that were trained with its train.prototxt"
-            )
-        net.name = os.path.splitext(os.path.basename(args.net))[0]
-    return net
+    return load_net(args.prototxt, args.net)
+
+
+def add_proposal_options(parser: Any) -> None:
+    """What commands on proposals share; for :func:`proposal_options`."""
+    parser.add_argument("--imdb", default="voc_2007_test", metavar="NAME", help="dataset (default: voc_2007_test)")
+    parser.add_argument("--data", metavar="DIR", help="folder that holds VOCdevkit2007 (default: $CAFFE_LITE_DATA)")
+    parser.add_argument("--edge-model", metavar="FILE", help="OpenCV's model of structured edges, for edge_boxes")
+    parser.add_argument("--seed", type=int, default=3, metavar="N", help="of random dense boxes (default: 3)")
+
+
+def proposal_options(args: Any, imdb: Any) -> Any:
+    """The options of proposal methods, kept in the imdb's cache."""
+    from caffe_lite.data.proposal_methods import Options
+
+    return Options(cache_folder=imdb.cache_folder, seed=args.seed, edge_model=args.edge_model)

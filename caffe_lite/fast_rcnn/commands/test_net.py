@@ -39,6 +39,7 @@ def run(args: Any) -> None:
     if args.wait:
         _wait_for(args.net)
     imdb = get_imdb(args.imdb, data=args.data)
+    imdb.check_testable()
     imdb.competition_mode(args.comp)
     net = load_test_net(args)
     output_dir = args.out or get_output_dir(imdb, net)

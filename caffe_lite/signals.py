@@ -1,0 +1,81 @@
+"""Signals during training: what SIGINT and SIGHUP ask of a solver.
+
+with SignalHandler() as signals:
+    solver.action_function = signals.requested
+    solver.solve()
+
+A handler only notes the signal; the solver asks ``requested`` once an iteration and once a test
+batch, as Caffe's does. A second SIGINT, while the first is to stop the run, raises KeyboardInterrupt
+at once: what was snapshotted before stays whole, because snapshots are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import logging
+import os
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+from caffe_lite.glog import GlogFormatter
+
+STOPPING = "stopping after this iteration; interrupt once more to stop at once"
+
+
+class SolverAction(enum.IntEnum):
+    """What a solver is asked to do between two iterations; Caffe's numbers."""
+
+    NONE = 0
+    STOP = 1
+    SNAPSHOT = 2
+
+
+class SignalHandler:
+    """Turns SIGINT and SIGHUP into actions inside the ``with``; before and after, signals are as they were.
+
+    Only the main thread can install handlers: in another one signals keep their usual effect. Where
+    there is no SIGHUP (Windows), only SIGINT is handled.
+    """
+
+    def __init__(self, sigint: SolverAction = SolverAction.STOP, sighup: SolverAction = SolverAction.SNAPSHOT) -> None:
+        self._actions = {signal.SIGINT: sigint}
+        if hasattr(signal, "SIGHUP"):
+            self._actions[signal.SIGHUP] = sighup
+        self._pending: set[int] = set()
+        self._stopping = False
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> SignalHandler:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._note) for number in self._actions}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+    def requested(self) -> SolverAction:
+        """The action of a signal that came since the last call, SIGHUP's first; NONE if none came."""
+        for number in sorted(self._pending):  # SIGHUP is 1, SIGINT 2
+            self._pending.discard(number)
+            return self._actions[signal.Signals(number)]
+        return SolverAction.NONE
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and self._actions[signal.SIGINT] is SolverAction.STOP:
+            if self._stopping:
+                raise KeyboardInterrupt
+            self._stopping = True
+            _print(STOPPING)
+        self._pending.add(number)
+
+
+def _print(message: str) -> None:
+    """A log line on stderr from a signal handler, which may have interrupted a write to sys.stderr."""
+    record = logging.LogRecord("caffe_lite", logging.INFO, __file__, 0, message, None, None)
+    with contextlib.suppress(OSError):
+        os.write(2, GlogFormatter().format(record).encode() + b"\n")

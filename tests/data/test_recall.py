@@ -1,0 +1,86 @@
+"""Average recall of methods on a dataset: the integral, the table, the drawing, both commands."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from caffe_lite.data.boxes import bbox_overlaps
+from caffe_lite.data.factory import get_imdb
+from caffe_lite.data.imdb import _greedy_overlaps
+from caffe_lite.data.proposal_methods import Options
+from caffe_lite.data.recall import draw_recall, measure_recall, recall_table, with_top
+from caffe_lite.data.synthetic import make_devkit
+from caffe_lite.errors import DataError
+from caffe_lite.fast_rcnn.cli import main
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return make_devkit(tmp_path_factory.mktemp("devkit") / "data", 5, {"trainval": 2, "test": 3}, (120, 100))
+
+
+def greedy(boxes, gt):
+    """The pair of largest IoU again and again, ground truth first, candidate second."""
+    iou = bbox_overlaps(boxes, gt)
+    found = []
+    while len(found) < min(iou.shape):
+        g = int(iou.max(axis=0).argmax())
+        b = int(iou[:, g].argmax())
+        found.append(iou[b, g])
+        iou[b, :], iou[:, g] = -1, -1
+    return found + [0.0] * (len(gt) - len(found))
+
+
+def test_matching_is_greedy_and_one_to_one():
+    rng = np.random.default_rng(0)
+    for boxes, objects in ((40, 6), (3, 6), (6, 6), (1, 1), (0, 2), (5, 0)):
+        for _ in range(20):
+            corners = [rng.integers(0, 12, (n, 2)) for n in (boxes, objects)]
+            a, b = (np.hstack((c, c + rng.integers(0, 6, c.shape))) for c in corners)
+            np.testing.assert_array_equal(_greedy_overlaps(a, b), greedy(a, b) if len(b) else [])
+
+
+def test_average_recall_is_twice_the_integral_over_iou(data):
+    imdb = get_imdb("synthetic_test", data)
+    rows = measure_recall(imdb, ["ss", "gradient_edge_boxes"], [5, 50], Options(progress=False))
+    assert [row.method for row in rows] == ["ss:5", "ss:50", "gradient_edge_boxes:5", "gradient_edge_boxes:50"]
+    for row in rows:
+        # the integral of a step function, object by object: each adds its IoU above 0.5
+        exact = 2 * np.maximum(row.recall.gt_overlaps - 0.5, 0).mean()
+        assert row.recall.ar == pytest.approx(exact, abs=0.002)
+    assert rows[0].recall.ar < rows[1].recall.ar and rows[0].boxes == 5
+    lines = recall_table(rows).splitlines()
+    assert len(lines) == 5 and len({len(line) for line in lines}) == 1
+    assert lines[1].split()[:3] == ["ss:5", "5.0", f"{100 * rows[0].recall.ar:.1f}"]
+
+
+def test_a_count_is_given_once():
+    assert with_top("ss", 7) == "ss:7" and with_top("ss:3+dense", None) == "ss:3+dense"
+    for method in ("ss:3", "ss+dense"):
+        with pytest.raises(DataError, match="leave out --top"):
+            with_top(method, 7)
+
+
+def test_drawing(data, tmp_path):
+    rows = measure_recall(get_imdb("synthetic_test", data), ["ss"], [5, 50], Options(progress=False))
+    draw_recall(tmp_path / "a.png", rows, "title")
+    picture = cv2.imread(str(tmp_path / "a.png"))
+    assert picture is not None and picture.std() > 10
+
+
+def test_commands(data, tmp_path, capsys):
+    mat, png = tmp_path / "b.mat", tmp_path / "r.png"
+    assert (
+        main(["proposals", "--imdb", "synthetic_trainval", "--data", data, "--method", "dense:9", "--out", str(mat)])
+        == 0
+    )
+    assert "18 boxes in 2 images, 9.0 an image (9 to 9); 0 images without any" in capsys.readouterr().out
+    assert mat.exists()
+    given = ["recall", "--imdb", "synthetic_test", "--data", data, "--proposals", "ss", "--out", str(png)]
+    assert main([*given, "--top", "5", "9"]) == 0
+    out = capsys.readouterr().out
+    assert "synthetic_test: 3 images" in out and "ss:5 " in out and "ss:9 " in out and png.exists()
+    assert main(["recall", "--data", data, "--imdb", "synthetic_test", "--proposals", "edge_boxes"]) == 1
+    assert "--edge-model" in capsys.readouterr().err
