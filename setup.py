@@ -20,6 +20,8 @@ package_dir = {
     "caffe_lite.export": "caffe_lite/export",
     "caffe_lite.fast_rcnn": "caffe_lite/fast_rcnn",
     "caffe_lite.fast_rcnn.commands": "caffe_lite/fast_rcnn/commands",
+    "caffe_lite.fast_rcnn.rcnn": "caffe_lite/fast_rcnn/rcnn",
+    "caffe_lite.fast_rcnn.sppnet": "caffe_lite/fast_rcnn/sppnet",
 }
 for room in ROOMS:
     package_dir.update(room_packages(room))
@@ -62,7 +64,10 @@ setup(
         "onnx": ["onnx>=1.16", "onnxruntime>=1.18"],  # export, and running what was exported
         "svm": ["scikit-learn>=1.3"],  # LinearSVC, which train-svms fits the heads with
         "completion": ["shtab>=1.6"],  # shell completion scripts for the two commands
-        "test": ["pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.90", "shtab>=1.6", "onnx>=1.16", "onnxruntime>=1.18", "scikit-learn>=1.3"],
+        "test": [
+            "pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.90",
+            "onnx>=1.16", "onnxruntime>=1.18", "scikit-learn>=1.3", "shtab>=1.6",
+        ],
         "dev": ["ruff>=0.6", "mypy>=1.11", "types-PyYAML", "types-protobuf", "types-tqdm", "build>=1.2"],
     },
     entry_points={

@@ -92,7 +92,7 @@ class Layout:
                 row = rows[r]
                 wanted = [sum(x[m] * w for m, w in pulls[n]) / totals[n] if pulls[n] else x[n] for n in row]
                 x[row] = _non_decreasing(wanted - starts[r], [totals[n] or 1.0 for n in row]) + starts[r]
-        return x - min(x[n] - self.sizes[n][0] for row in rows for n in row)
+        return x - min((x[n] - self.sizes[n][0] for row in rows for n in row), default=0.0)
 
     def _pulls(self) -> list[list[tuple[Node, float]]]:
         """The neighbours of each node, above and below, and how strongly each pulls."""
@@ -179,7 +179,7 @@ def _neighbours(count: int, links: Iterable[Edge]) -> tuple[list[list[Node]], li
 
 def _initial_rows(ranks: list[int], neighbours: tuple[list[list[Node]], list[list[Node]]]) -> list[list[Node]]:
     """Nodes by rank, in the order in which a walk from the first node meets them: branches stay together."""
-    rows: list[list[Node]] = [[] for _ in range(max(ranks, default=0) + 1)]
+    rows: list[list[Node]] = [[] for _ in range(max(ranks, default=-1) + 1)]
     seen = [False] * len(ranks)
     for start in sorted(range(len(ranks)), key=lambda n: ranks[n]):
         stack = [start]

@@ -102,9 +102,7 @@ def _edge_boxes(paths: Sequence[str], term: Term, options: Options) -> list[Boxe
     folder = box_cache.box_folder(options.cache_folder)
 
     def found(path: str) -> Boxes:
-        return box_cache.cached_boxes(path, folder, settings, lambda im: edges.edge_boxes(im, model=model))[
-            : term.most
-        ]
+        return box_cache.cached_boxes(path, folder, settings, lambda im: edges.edge_boxes(im, model=model))[: term.most]
 
     return box_cache.map_images(found, paths, term.name, options.progress, options.workers)
 

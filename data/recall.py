@@ -74,6 +74,7 @@ def recall_table(rows: Sequence[RecallRow]) -> str:
 def draw_recall(path: str | os.PathLike[str], rows: Sequence[RecallRow], title: str) -> None:
     """A PNG: recall over IoU of every row, and AR over the boxes an image, a line a method."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     figure = Figure(figsize=(11.5, 4.4), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -92,6 +93,9 @@ def draw_recall(path: str | os.PathLike[str], rows: Sequence[RecallRow], title: 
     _label(right, "boxes an image", "average recall, %")
     left.set_xlim(0.5, 1.0)
     right.set_xscale("log")
+    right.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    right.xaxis.set_major_formatter("{x:g}")
+    right.xaxis.set_minor_formatter(NullFormatter())
     figure.legend(*left.get_legend_handles_labels(), loc="outside right upper", fontsize=8)
     figure.suptitle(title)
     with atomic_write(path) as stream:

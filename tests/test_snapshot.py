@@ -1,4 +1,4 @@
-"""Snapshots: Caffe's HDF5 layout, the resume file, which snapshot is the latest, which are pruned."""
+"""Snapshots: what is written, what going on from it restores or refuses, which is the latest, which are pruned."""
 
 from __future__ import annotations
 
@@ -12,27 +12,19 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import caffe_lite as caffe
-from caffe_lite import hdf5_weights, sidecar, snapshot, weights
+from caffe_lite import sidecar, snapshot, weights
 from caffe_lite.device import Device
-from caffe_lite.errors import DataError, SolverError, WeightsError
+from caffe_lite.errors import DataError, WeightsError
 from caffe_lite.proto import caffe_pb2
 from caffe_lite.signals import SolverAction
 from caffe_lite.solver import Solver
+from tests.test_hdf5_weights import assert_same, net_of, values
 from tests.test_net import MLP, feed
 from tests.training_runs import Lines, digest, write_case
 
 GOLDEN = Path(__file__).parent / "golden" / "solvers"
-SHARED = """
-layer { name: "data" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }
-layer { name: "a" type: "InnerProduct" bottom: "x" top: "a" param { name: "w" }
-        inner_product_param { num_output: 3 weight_filler { type: "gaussian" } } }
-layer { name: "in/b" type: "InnerProduct" bottom: "a" top: "b" param { name: "w" }
-        inner_product_param { num_output: 3 weight_filler { type: "gaussian" } } }
-"""
 
 
 @pytest.fixture
@@ -53,99 +45,7 @@ def make(tmp_path: Path, device: Device, monkeypatch: pytest.MonkeyPatch) -> Cal
     return solver
 
 
-def values(net: Any) -> dict[str, list[np.ndarray]]:
-    return {name: [np.array(b.data) for b in blobs] for name, blobs in net.params.items()}
-
-
-def assert_same(a: dict[str, list[np.ndarray]], b: dict[str, list[np.ndarray]]) -> None:
-    assert a.keys() == b.keys()
-    for name in a:
-        for x, y in zip(a[name], b[name], strict=True):
-            np.testing.assert_array_equal(x, y)
-
-
-def net_of(folder: Path, text: str, seed: int = 1) -> caffe.Net:
-    (folder / "net.prototxt").write_text(text)
-    caffe.set_random_seed(seed)
-    return caffe.Net(folder / "net.prototxt", caffe.TRAIN)
-
-
-# ---- HDF5
-
-
-def test_hdf5_weights_have_caffes_layout(tmp_path: Path, device: Device) -> None:
-    """A group for every layer, a shared parameter with its owner only, gradients of all."""
-    net = net_of(tmp_path, SHARED)
-    net.params["a"][0].diff[...] = 2
-    net.save_hdf5(tmp_path / "w.caffemodel.h5", write_diff=True)
-    with h5py.File(tmp_path / "w.caffemodel.h5") as file:
-        assert set(file) == {"data", "diff"}
-        assert set(file["data"]) == {"data", "a", "in"} and not len(file["data/data"])
-        assert set(file["data/a"]) == {"0", "1"} and set(file["data/in/b"]) == {"1"}
-        assert set(file["diff/in/b"]) == {"0", "1"}
-        assert file["data/a/0"].dtype == "<f4" and file["data/a/0"].shape == (3, 3)
-        np.testing.assert_array_equal(file["data/a/0"], net.params["a"][0].data)
-        np.testing.assert_array_equal(file["diff/in/b/0"], np.full((3, 3), 2))
-    other = net_of(tmp_path, SHARED, seed=2)
-    report = other.copy_from(tmp_path / "w.caffemodel.h5")
-    assert report.copied == ["a", "in/b"] and not report.ignored and not report.untouched
-    assert_same(values(net), values(other))
-    other = net_of(tmp_path, SHARED, seed=2)
-    other.load_hdf5(tmp_path / "w.caffemodel.h5")
-    assert_same(values(net), values(other))
-    net.save_hdf5(tmp_path / "w.caffemodel.h5")
-    with h5py.File(tmp_path / "w.caffemodel.h5") as file:
-        assert set(file) == {"data"}
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ({"data/a/0": np.zeros((3, 3)), "data/a/1": np.zeros(4)}, r"layer 'a', parameter 1: shape \(4,\) in the file"),
-        ({"data/a/1": np.zeros(3)}, r"layer 'a' has parameter blob\(s\) \[1\] in the file, 2 in the net"),
-        ({"data/in/b/2": np.zeros(3)}, r"layer 'in/b' has parameter blob\(s\) \[2\]"),
-        ({"data/a/x": np.zeros(3)}, "/data/a/x is no parameter"),
-        ({"data/a/0": "text"}, "must hold numbers"),
-        ({"weights/a/0": np.zeros(3)}, "has no 'data'"),
-    ],
-)
-def test_hdf5_weights_that_do_not_fit_change_nothing(tmp_path: Path, content: dict[str, Any], message: str) -> None:
-    net = net_of(tmp_path, SHARED)
-    before = values(net)
-    path = tmp_path / "w.h5"
-    with h5py.File(path, "w") as file:
-        for name, array in content.items():
-            file[name] = array
-    with pytest.raises(WeightsError, match=f"^{path}: .*{message}"):
-        net.copy_from(path)
-    assert_same(before, values(net))
-
-
-def test_hdf5_weights_of_other_layers_and_in_double(tmp_path: Path) -> None:
-    net = net_of(tmp_path, SHARED)
-    with h5py.File(tmp_path / "w.h5", "w") as file:
-        file["data/a/0"], file["data/a/1"] = np.full((3, 3), 1.5), np.full(3, 2.5)
-        file["data/elsewhere/0"] = np.zeros(3)
-    report = net.copy_from(tmp_path / "w.h5")
-    assert (report.copied, report.ignored, report.untouched) == (["a"], ["elsewhere"], ["in/b"])
-    assert (net.params["in/b"][0].data == 1.5).all(), "shared"
-
-
-def test_hdf5_states_have_caffes_layout(tmp_path: Path) -> None:
-    history = [np.arange(6, dtype="f4").reshape(2, 3), np.float32([7])]
-    content = hdf5_weights.state_bytes(hdf5_weights.State(12, "a.caffemodel.h5", history, 3))
-    path = tmp_path / "s.solverstate.h5"
-    path.write_bytes(content)
-    with h5py.File(path) as file:
-        assert set(file) == {"iter", "learned_net", "current_step", "history"} and set(file["history"]) == {"0", "1"}
-        for name, value in (("iter", 12), ("current_step", 3)):
-            assert (file[name].shape, file[name].dtype, file[name][0]) == ((1,), np.int32, value)
-        kind = file["learned_net"].id.get_type()
-        assert (kind.get_size(), kind.get_strpad(), kind.is_variable_str()) == (16, h5py.h5t.STR_NULLTERM, False)
-    state = snapshot.read_state(path)
-    assert (state.iter, state.learned_net, state.current_step) == (12, "a.caffemodel.h5", 3)
-    for got, want in zip(state.history, history, strict=True):
-        np.testing.assert_array_equal(got, want)
+# ---- files
 
 
 def test_snapshots_in_hdf5(make: Callable[..., Solver]) -> None:
@@ -166,81 +66,6 @@ def digest_of(solver: Solver) -> str:
     to_host = solver.net.device.to_host
     parts = [to_host(b.data).tobytes() for b in solver.net.learnable_params]
     return str(parts + [to_host(array).tobytes() for array in solver.history])
-
-
-# ---- the resume file
-
-LEAVES = (
-    st.none() | st.booleans() | st.integers(-(2**130), 2**130) | st.floats(allow_nan=False) | st.text(max_size=5)
-    | st.sampled_from([np.arange(3), np.zeros((2, 0), "f4"), np.array(1.5), np.array(["a", "b"])])
-)  # fmt: skip
-TREES = st.recursive(
-    LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3)
-)
-KEYS = {"files": 1, "solver": 1, "random": 1, "train": 1, "test": 1}
-
-
-def same(a: Any, b: Any) -> bool:
-    if isinstance(a, np.ndarray):
-        return isinstance(b, np.ndarray) and a.dtype == b.dtype and a.shape == b.shape and bool((a == b).all())
-    if isinstance(a, dict):
-        return isinstance(b, dict) and a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
-    if isinstance(a, list):
-        return isinstance(b, list) and len(a) == len(b) and all(map(same, a, b))
-    return type(a) is type(b) and a == b
-
-
-@given(TREES)
-@settings(derandomize=True, deadline=None, max_examples=60)
-def test_what_a_resume_file_keeps_comes_back(tmp_path_factory: pytest.TempPathFactory, tree: Any) -> None:
-    path = tmp_path_factory.getbasetemp() / "x.resume.npz"
-    path.write_bytes(sidecar.encode({"tree": tree, **KEYS}))
-    assert same(sidecar.read(path)["tree"], tree)
-    assert path.read_bytes() == sidecar.encode({"tree": tree, **KEYS})
-
-
-@given(st.data())
-@settings(derandomize=True, deadline=None, max_examples=150)
-def test_a_resume_file_with_a_changed_byte_is_refused_or_says_the_same(
-    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
-) -> None:
-    tree = {"a": [1, np.arange(40)], **KEYS}
-    content = bytearray(sidecar.encode(tree))
-    content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
-    path = tmp_path_factory.getbasetemp() / "changed.resume.npz"
-    path.write_bytes(content)
-    try:
-        assert same(sidecar.read(path)["a"], tree["a"])
-    except WeightsError as error:
-        assert str(error).startswith(f"{path}: ")
-
-
-@pytest.mark.parametrize("bad", [object(), {1: 2}, np.array([object()]), {"__array__": 0}, b"bytes", {1, 2}])
-def test_what_cannot_be_kept_is_named(bad: Any) -> None:
-    with pytest.raises(SolverError, match=r"train\.own\[1\] holds .* which cannot be kept"):
-        sidecar.encode({"train": {"own": [0, bad]}})
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"", "damaged, or not a resume file"),
-        (b"no zip", "damaged, or not a resume file"),
-        (sidecar.encode({"files": 1}), "it has no solver, random, train, test; delete it to resume as Caffe does"),
-        (sidecar.encode({**KEYS, "format": "x"}), "it says that it is 'x'"),
-        (sidecar.encode({**KEYS, "version": 2}), "of version 2, this caffe_lite reads up to 1"),
-    ],
-)
-def test_foreign_resume_files(tmp_path: Path, content: bytes, message: str) -> None:
-    (tmp_path / "x.npz").write_bytes(content)
-    with pytest.raises(WeightsError, match=message):
-        sidecar.read(tmp_path / "x.npz")
-
-
-def test_nothing_that_is_loaded_runs_code(tmp_path: Path) -> None:
-    np.savez(tmp_path / "x.npz", content=np.array([object()], dtype=object))
-    with pytest.raises(WeightsError, match="allow_pickle=False"):
-        sidecar.read(tmp_path / "x.npz")
 
 
 def test_caffes_own_state_says_what_begins_anew(

@@ -33,6 +33,7 @@ def test_best_overlap_is_the_first_maximum_of_the_row(boxes, query):
     iou = bbox_overlaps(boxes, query) if len(query) else np.zeros((len(boxes), 1))
     np.testing.assert_array_equal(best, iou.max(axis=1))
     np.testing.assert_array_equal(which, iou.argmax(axis=1))
+    np.testing.assert_array_equal(best_overlaps(boxes, np.concatenate((query, query)))[1], which)  # of equals the first
 
 
 def test_overlap_counts_pixels():

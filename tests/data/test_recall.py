@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from caffe_lite.data.boxes import bbox_overlaps
+from caffe_lite.data.config import preserved_cfg
 from caffe_lite.data.factory import get_imdb
 from caffe_lite.data.imdb import _greedy_overlaps
 from caffe_lite.data.proposal_methods import Options
@@ -84,3 +85,21 @@ def test_commands(data, tmp_path, capsys):
     assert "synthetic_test: 3 images" in out and "ss:5 " in out and "ss:9 " in out and png.exists()
     assert main(["recall", "--data", data, "--imdb", "synthetic_test", "--proposals", "edge_boxes"]) == 1
     assert "--edge-model" in capsys.readouterr().err
+
+
+def test_training_and_testing_take_the_boxes_of_a_method(data, tmp_path, capsys):
+    out = str(tmp_path / "out")
+    union = "synthetic_trainval+synthetic_test"
+    settings = ["--cfg", "models/mini/mini.yml", "--data", data, "--out", out, "--set", "TRAIN.USE_PREFETCH", "True"]
+    train = ["train-net", "--solver", "models/mini/solver.prototxt", "--imdb", union, "--iters", "2"]
+    with preserved_cfg():
+        assert main([*train, "--proposals", "ss:20+dense:30", *settings]) == 0
+        assert "5 images, 7 classes" in capsys.readouterr().out
+        (weights,) = (tmp_path / "out").glob("*_iter_2.caffemodel")
+        test = ["test-net", "--def", "models/mini/test.prototxt", "--net", str(weights), *settings, "--proposals"]
+        assert main([*test, "dense:40", "--imdb", "synthetic_test_no_diff"]) == 0
+        assert "mAP" in capsys.readouterr().out
+        assert main([*test, "dense:40", "--imdb", union]) == 1
+        assert "a union is for training" in capsys.readouterr().err
+        assert main([*test, "dens:40", "--imdb", "synthetic_test"]) == 1
+        assert "did you mean 'dense'" in capsys.readouterr().err

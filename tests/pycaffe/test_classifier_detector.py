@@ -40,7 +40,10 @@ def test_classifier_takes_the_centre_or_the_mean_of_ten_crops(files, images) -> 
     assert centre.shape == (6, 3)
     expected = [image[2:10, 1:9].mean(axis=(0, 1))[::-1] * 255 for image in resized]
     np.testing.assert_allclose(centre, expected, rtol=1e-4)
-    crops = [[image[y : y + 8, x : x + 8].mean(axis=(0, 1)) for y, x in ((0, 0), (0, 2), (4, 0), (4, 2), (2, 1))] for image in resized]
+    crops = [
+        [image[y : y + 8, x : x + 8].mean(axis=(0, 1)) for y, x in ((0, 0), (0, 2), (4, 0), (4, 2), (2, 1))]
+        for image in resized
+    ]
     np.testing.assert_allclose(classifier.predict(images), np.mean(crops, axis=1)[:, ::-1] * 255, rtol=1e-4)
 
 

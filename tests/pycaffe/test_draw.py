@@ -111,7 +111,7 @@ def test_png_is_a_picture_of_the_svgs_proportions() -> None:
 def test_dot_text() -> None:
     text = draw.get_pydot_graph(net_of(NET), "BT").to_string()
     assert text.startswith('digraph "a <net>" {\nrankdir=BT;') and '"layer 3" [label="relu (ReLU)", shape=box' in text
-    assert '"blob conv" -> "layer 3" [label="", dir=both' in text and text.count("->") == 14
+    assert '"blob conv" -> "layer 3" [label="", dir=both' in text and text.count("->") == 15
 
 
 def test_what_cannot_be_drawn(tmp_path: Path) -> None:
@@ -130,7 +130,9 @@ def test_what_cannot_be_drawn(tmp_path: Path) -> None:
     st.integers(1, 12).flatmap(
         lambda n: st.tuples(
             st.lists(st.tuples(st.integers(1, 80), st.integers(1, 80), st.integers(5, 40)), min_size=n, max_size=n),
-            st.lists(st.tuples(st.integers(0, n - 1), st.integers(0, n - 1)).filter(lambda e: e[0] != e[1]), max_size=20),
+            st.lists(
+                st.tuples(st.integers(0, n - 1), st.integers(0, n - 1)).filter(lambda e: e[0] != e[1]), max_size=20
+            ),
         )
     )
 )

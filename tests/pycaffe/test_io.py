@@ -108,7 +108,9 @@ def bilinear(image: np.ndarray, height: int, width: int) -> np.ndarray:
         v, u = y - a, x - b
         below = padded[min(a + 1, len(padded) - 1)], padded[a]
         right = min(b + 1, padded.shape[1] - 1)
-        out[i, j] = (1 - v) * ((1 - u) * below[1][b] + u * below[1][right]) + v * ((1 - u) * below[0][b] + u * below[0][right])
+        out[i, j] = (1 - v) * ((1 - u) * below[1][b] + u * below[1][right]) + v * (
+            (1 - u) * below[0][b] + u * below[0][right]
+        )
     return out
 
 

@@ -288,7 +288,11 @@ def included(name: str, *rules: str) -> str:
 )
 def test_levels_and_stages(write, options: dict, names: list[str]) -> None:
     text = 'layer { name: "in" type: "DummyData" top: "data" dummy_data_param { shape { dim: 1 } } }\n'
-    text += included("always") + included("low", "min_level: 0 max_level: 0") + included("high", "min_level: 1 max_level: 1")
+    text += (
+        included("always")
+        + included("low", "min_level: 0 max_level: 0")
+        + included("high", "min_level: 1 max_level: 1")
+    )
     text += included("from0", "min_level: 0") + included("from1", "min_level: 1") + included("A", 'stage: "A"')
     text += included("not A", 'not_stage: "A"') + included("A or B", 'stage: "A"', 'stage: "B"')
     text += included("A and B", 'stage: "A" stage: "B"')

@@ -136,7 +136,9 @@ def test_update_changes_a_layer() -> None:
 
 
 def test_numpy_numbers_are_numbers() -> None:
-    top = L.Convolution(L.Input(), num_output=np.int64(3), kernel_size=[np.int32(2)], weight_filler=dict(std=np.float32(1)))
+    top = L.Convolution(
+        L.Input(), num_output=np.int64(3), kernel_size=[np.int32(2)], weight_filler=dict(std=np.float32(1))
+    )
     assert top.to_proto().layer[1].convolution_param.kernel_size == [2]
 
 
@@ -161,8 +163,16 @@ def test_a_bottom_must_be_a_top() -> None:
 @pytest.mark.parametrize(
     ("fields", "error", "message"),
     [
-        (dict(num_outputs=3), AttributeError, "neither convolution_param nor the layer has .*'num_outputs'; did you mean 'num_output'"),
-        (dict(weight_filler=dict(typ="xavier")), AttributeError, "FillerParameter has no field 'typ'; did you mean 'type'"),
+        (
+            dict(num_outputs=3),
+            AttributeError,
+            "neither convolution_param nor the layer has .*'num_outputs'; did you mean 'num_output'",
+        ),
+        (
+            dict(weight_filler=dict(typ="xavier")),
+            AttributeError,
+            "FillerParameter has no field 'typ'; did you mean 'type'",
+        ),
         (dict(num_output="many"), TypeError, "layer 'Convolution1' .*field 'num_output'"),
         (dict(num_output=-1), ValueError, "layer 'Convolution1' .*field 'num_output'"),
     ],
@@ -180,7 +190,12 @@ def test_params_are_the_enums_of_the_messages() -> None:
 
 def test_param_name_dict() -> None:
     names = net_spec.param_name_dict()
-    assert {"InnerProduct": "inner_product", "HDF5Data": "hdf5_data", "ReLU": "relu", "LRN": "lrn"}.items() <= names.items()
+    assert {
+        "InnerProduct": "inner_product",
+        "HDF5Data": "hdf5_data",
+        "ReLU": "relu",
+        "LRN": "lrn",
+    }.items() <= names.items()
 
 
 def test_layers_are_functions_of_the_layers_package_too() -> None:

@@ -26,6 +26,20 @@ def add_dataset_options(parser: Any, default: str) -> None:
     parser.add_argument("--out", metavar="DIR", help="output folder (default: output/EXP_DIR/IMDB...)")
 
 
+def add_proposals(parser: Any) -> None:
+    """``--proposals``, for :func:`choose_proposals`."""
+    parser.add_argument(
+        "--proposals", metavar="METHOD",
+        help="such as ss_quality:2000 or ss:2000+dense:10000, see fast-rcnn proposals --help (default: the dataset's)",
+    )  # fmt: skip
+
+
+def choose_proposals(args: Any, imdb: Any) -> None:
+    """Do what ``--proposals`` says."""
+    if args.proposals:
+        imdb.set_proposals(args.proposals)
+
+
 def set_up(args: Any) -> None:
     """Device and settings, before anything that reads them is imported."""
     from caffe_lite.data.config import cfg_from_file, cfg_from_list

@@ -7,7 +7,14 @@ import os
 import time
 from typing import Any
 
-from caffe_lite.fast_rcnn.commands._options import add_dataset_options, add_settings, load_test_net, set_up
+from caffe_lite.fast_rcnn.commands._options import (
+    add_dataset_options,
+    add_proposals,
+    add_settings,
+    choose_proposals,
+    load_test_net,
+    set_up,
+)
 
 EXAMPLES = """examples:
   fast-rcnn test-net --def models/VGG16/test.prototxt --data ~/data \\
@@ -22,6 +29,7 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("--def", required=True, dest="prototxt", metavar="FILE", help="test.prototxt")
     parser.add_argument("--net", required=True, metavar="FILE", help="weights, a .caffemodel")
     add_dataset_options(parser, "voc_2007_test")
+    add_proposals(parser)
     parser.add_argument("--comp", action="store_true", help="competition mode: keep the results files")
     parser.add_argument(
         "--wait", nargs="?", const=True, default=False, type=_truth, metavar="BOOL",
@@ -39,6 +47,7 @@ def run(args: Any) -> None:
     if args.wait:
         _wait_for(args.net)
     imdb = get_imdb(args.imdb, data=args.data)
+    choose_proposals(args, imdb)
     imdb.check_testable()
     imdb.competition_mode(args.comp)
     net = load_test_net(args)

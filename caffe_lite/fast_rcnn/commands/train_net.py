@@ -6,7 +6,14 @@ import os
 from typing import Any
 
 from caffe_lite.console import positive
-from caffe_lite.fast_rcnn.commands._options import add_dataset_options, add_settings, seed_everything, set_up
+from caffe_lite.fast_rcnn.commands._options import (
+    add_dataset_options,
+    add_proposals,
+    add_settings,
+    choose_proposals,
+    seed_everything,
+    set_up,
+)
 
 EXAMPLES = """examples:
   train VGG16 on VOC 2007 with ImageNet weights, as the paper does:
@@ -40,6 +47,7 @@ def add_arguments(parser: Any) -> None:
         "--keep", type=positive, default=0, metavar="N", help="keep the last N snapshots (default: all)"
     )
     add_dataset_options(parser, "voc_2007_trainval")
+    add_proposals(parser)
     parser.add_argument("--rand", action="store_true", help="do not fix the random seed")
     add_settings(parser)
 
@@ -55,6 +63,7 @@ def run(args: Any) -> None:
     if not args.rand:
         seed_everything()
     imdb = get_imdb(args.imdb, data=args.data)
+    choose_proposals(args, imdb)
     output_dir = args.out or get_output_dir(imdb)
     print(f"{imdb.name}: {imdb.num_images} images, {imdb.num_classes} classes; output: {output_dir}", flush=True)
     trained = train_net(
