@@ -102,7 +102,10 @@ def _mapped_bottoms(top: Top) -> Sequence[Top]:
 
 
 def _walk(start: Top, goal: dict[Top, CoordMap] | None = None) -> tuple[dict[Top, CoordMap], Top | None]:
-    """The map to ``start`` from each top that it is made of, as far as there are maps; stops at the first in ``goal``."""
+    """The map to ``start`` from each top that it is made of, as far as there are maps; stops at one that is in ``goal``.
+
+    Of several ways to the same top the first is taken: where they differ, no crop could align the blobs.
+    """
     maps: dict[Top, CoordMap] = {start: IDENTITY}
     frontier = [start]
     while frontier:
@@ -110,6 +113,8 @@ def _walk(start: Top, goal: dict[Top, CoordMap] | None = None) -> tuple[dict[Top
         if goal is not None and top in goal:
             return maps, top
         for bottom in _mapped_bottoms(top):
+            if bottom in maps:
+                continue
             try:
                 maps[bottom] = compose(maps[top], coord_map(top.fn))
             except UndefinedMapException:

@@ -97,6 +97,11 @@ def test_globals_are_those_of_pycaffe():
         assert made == layer and type(made) is caffe_pb2.LayerParameter
 
 
+def test_descriptors_have_protocs_names():
+    assert caffe_pb2._POOLINGPARAMETER is caffe_pb2.PoolingParameter.DESCRIPTOR
+    assert caffe_pb2._V1LAYERPARAMETER_LAYERTYPE.values_by_name["CONVOLUTION"].number == 4
+
+
 def test_another_caffe_pb2_in_the_process_does_not_clash():
     text = "package caffe; message NetParameter { optional int32 x = 1; }"
     other = schema.parse_proto(text, "caffe.proto")

@@ -2,6 +2,7 @@
 
 Every message, enum and enum value of ``caffe.proto`` is a global of this module:
 ``NetParameter``, ``Phase``, ``TRAIN``; nested ones hang on their message: ``PoolingParameter.MAX``.
+Descriptors have the names that protoc gives them: ``_NETPARAMETER``, ``_V1LAYERPARAMETER_LAYERTYPE``.
 The classes are made at import from ``caffe.proto``, in a descriptor pool of their own: a process
 may also hold pycaffe's, or another framework's, ``caffe_pb2`` under the same names.
 """
@@ -31,6 +32,9 @@ def _build(namespace: dict[str, Any]) -> Any:
     for name, message in descriptor.message_types_by_name.items():
         namespace[name] = message_factory.GetMessageClass(message)
         namespace[name].__module__ = __name__  # so that copy and multiprocessing find the class again
+        namespace[f"_{name.upper()}"] = message
+        for enum_name, enum in message.enum_types_by_name.items():
+            namespace[f"_{name.upper()}_{enum_name.upper()}"] = enum
     return descriptor
 
 

@@ -127,6 +127,20 @@ def test_crop_makes_the_layer_that_aligns() -> None:
     assert layer.type == "Crop" and layer.crop_param.axis == 2 and list(layer.crop_param.offset) == [50]
 
 
+def test_blobs_side_by_side_meet_where_both_come_from() -> None:
+    data = L.Input()
+    half, same = L.Convolution(data, kernel_size=3, stride=2), L.Convolution(data, kernel_size=5)
+    axis, scale, shift = coord_map_from_to(half, same)  # pixel x of half is 2 x + 1 of data, which is 2 x - 1 of same
+    assert (axis, scale.item(), shift.item()) == (1, 2, -1)
+
+
+def test_many_ways_to_the_same_blob() -> None:
+    top = data = L.Input()
+    for _ in range(64):
+        top = L.Eltwise(top, L.ReLU(top))
+    assert coord_map_from_to(top, data) == (None, 1, 0)
+
+
 def test_what_cannot_be_mapped() -> None:
     n = spec()
     n.ip = L.InnerProduct(n.deconv, num_output=10)
