@@ -10,13 +10,17 @@ Times are medians, all layers interleaved with the peer in one run; the spread i
 from __future__ import annotations
 
 import argparse
-import time
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from caffe_lite import prototxt, registry, threads
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.machine import measure, sgemm_rate  # noqa: E402
+from caffe_lite import prototxt, registry, threads  # noqa: E402
 from caffe_lite.blob import Blob
 from caffe_lite.device import CPU
 from caffe_lite.proto import caffe_pb2
@@ -34,23 +38,11 @@ LAYERS = (  # name, C, K, H, W, how many of it
 )
 
 
-def measure(run: Callable[[], Any], repeat: int) -> tuple[float, float]:
+def timed(run: Callable[[], Any], repeat: int) -> tuple[float, float]:
     """(median seconds, spread) after one warm-up."""
-    run()
-    seconds = []
-    for _ in range(repeat):
-        start = time.perf_counter()
-        run()
-        seconds.append(time.perf_counter() - start)
+    seconds = measure(run, repeat)
     median = float(np.median(seconds))
     return median, (max(seconds) - min(seconds)) / median
-
-
-def sgemm_rate(repeat: int) -> float:
-    """GFLOP/s of a 2048 x 2048 x 2048 product of NumPy's BLAS."""
-    a = np.random.default_rng(0).normal(size=(2048, 2048)).astype(np.float32)
-    out = np.empty_like(a)
-    return 2 * 2048**3 / measure(lambda: np.matmul(a, a, out=out), repeat)[0] / 1e9
 
 
 class Convolution:
@@ -114,7 +106,7 @@ def row(name: str, sizes: tuple[int, ...], rate: float, options: argparse.Namesp
     ms, spread = {}, {}
 
     def add(column: str, run: Callable[[], Any]) -> None:
-        seconds, spread[column] = measure(run, options.repeat)
+        seconds, spread[column] = timed(run, options.repeat)
         ms[column] = seconds * 1e3
 
     add("forward", conv.forward)

@@ -20,7 +20,7 @@ def log_forward(net: Net, index: int) -> None:
     for name, blob in zip(node.top_names, node.tops, strict=True):
         log.info("    [Forward] Layer %s, top blob %s data: %.6g", node.layer.name, name, _mean(blob.data))
     for i, blob in enumerate(node.layer.blobs):
-        name = _param_name(node.layer.param.param, i)
+        name = _param_name(node.layer.layer_param.param, i)
         value = _mean(blob.on_device.data)
         log.info("    [Forward] Layer %s, param blob %s data: %.6g", node.layer.name, name, value)
 
@@ -52,7 +52,7 @@ def log_update(net: Net, number: int) -> None:
     """Learnable parameter ``number`` before its update, and the update, which its diff holds."""
     blob = net.learnable_params[number]
     layer, index = _place(net, blob)
-    name = _param_name(layer.param.param, index)
+    name = _param_name(layer.layer_param.param, index)
     data, diff = _mean(blob.data), _mean(blob.diff)
     log.info("    [Update] Layer %s, param %s data: %.6g; diff: %.6g", layer.name, name, data, diff)
 

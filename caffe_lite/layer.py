@@ -48,6 +48,7 @@ class Layer:
         self, param: Any, phase: int = 0, device: Device = CPU, dtype: Any = "float32", where: str = ""
     ) -> None:
         self.param = param
+        self.layer_param = param  # the net's own: user-written layers use self.param as they like
         self.name: str = param.name
         self.type: str = param.type
         self.phase = phase
@@ -182,10 +183,11 @@ class Layer:
         return 0.0
 
     def _set_loss_weights(self, top: Sequence[Blob]) -> None:
-        given = list(self.param.loss_weight)
+        given = list(self.layer_param.loss_weight)
         if not given:
             given = [self.default_loss_weight(i) for i in range(len(top))]
-        self.check(len(given) == len(top), f"{len(given)} loss_weight(s) for {len(top)} top blob(s): give one for each")
+        if len(given) != len(top):
+            raise NetError(self.explain(f"{len(given)} loss_weight(s) for {len(top)} top blob(s): give one for each"))
         self.loss_weights = given
         for weight, blob in zip(given, top, strict=True):
             if weight:

@@ -39,9 +39,11 @@ class PycaffeNet:
         }
 
     def run_forward(self, start: int = 0, end: int | None = None) -> None:
+        """Run layers ``start`` to ``end`` inclusive; Net does it."""
         raise NotImplementedError
 
     def _backward(self, start: int, end: int) -> None:
+        """Run layers ``start`` down to ``end`` inclusive, backward; Net does it."""
         raise NotImplementedError
 
     # ---- forward and backward, by name

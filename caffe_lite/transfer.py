@@ -184,7 +184,7 @@ def encoded_net(net: Net, path: str, write_diff: bool = False) -> Iterator[Any]:
 
 def _layers(net: Net, write_diff: bool) -> Iterator[tuple[Any, Iterator[tuple[Any, Any]]]]:
     for layer in net.layers:
-        yield layer.param, _host_arrays(net, layer, write_diff)
+        yield layer.layer_param, _host_arrays(net, layer, write_diff)
 
 
 def net_to_proto(net: Net, write_diff: bool = False) -> Any:
@@ -192,7 +192,7 @@ def net_to_proto(net: Net, write_diff: bool = False) -> Any:
     param = caffe_pb2.NetParameter(name=net.name)
     for layer in net.layers:
         layer_param = param.layer.add()
-        layer_param.CopyFrom(layer.param)
+        layer_param.CopyFrom(layer.layer_param)
         del layer_param.blobs[:]
         for data, diff in _host_arrays(net, layer, write_diff):
             weights.array_to_blob(data, layer_param.blobs.add(), diff)

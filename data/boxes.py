@@ -30,19 +30,29 @@ def bbox_overlaps(boxes: ArrayLike, query_boxes: ArrayLike) -> Float64:
     return overlaps
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
+def _area(box):
+    return (box[2] - box[0] + 1.0) * (box[3] - box[1] + 1.0)
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _overlap(box, area, other, other_area):
+    """Intersection over union of two boxes of these areas."""
+    w = min(box[2], other[2]) - max(box[0], other[0]) + 1.0
+    if w <= 0.0:
+        return 0.0
+    h = min(box[3], other[3]) - max(box[1], other[1]) + 1.0
+    if h <= 0.0:
+        return 0.0
+    return w * h / (area + other_area - w * h)
+
+
+@numba.njit(cache=True, nogil=True)
 def _overlaps(boxes, query, out):
     for m in range(query.shape[0]):
-        area = (query[m, 2] - query[m, 0] + 1.0) * (query[m, 3] - query[m, 1] + 1.0)
+        area = _area(query[m])
         for n in range(boxes.shape[0]):
-            w = min(boxes[n, 2], query[m, 2]) - max(boxes[n, 0], query[m, 0]) + 1.0
-            if w <= 0.0:
-                continue
-            h = min(boxes[n, 3], query[m, 3]) - max(boxes[n, 1], query[m, 1]) + 1.0
-            if h <= 0.0:
-                continue
-            own = (boxes[n, 2] - boxes[n, 0] + 1.0) * (boxes[n, 3] - boxes[n, 1] + 1.0)
-            out[n, m] = w * h / (own + area - w * h)
+            out[n, m] = _overlap(boxes[n], _area(boxes[n]), query[m], area)
 
 
 def best_overlaps(boxes: ArrayLike, query_boxes: ArrayLike) -> tuple[Float64, NDArray[np.int64]]:
@@ -61,16 +71,9 @@ def best_overlaps(boxes: ArrayLike, query_boxes: ArrayLike) -> tuple[Float64, ND
 @numba.njit(cache=True, nogil=True)
 def _best_overlaps(boxes, query, best, which):
     for n in range(boxes.shape[0]):
-        own = (boxes[n, 2] - boxes[n, 0] + 1.0) * (boxes[n, 3] - boxes[n, 1] + 1.0)
+        area = _area(boxes[n])
         for m in range(query.shape[0]):
-            w = min(boxes[n, 2], query[m, 2]) - max(boxes[n, 0], query[m, 0]) + 1.0
-            if w <= 0.0:
-                continue
-            h = min(boxes[n, 3], query[m, 3]) - max(boxes[n, 1], query[m, 1]) + 1.0
-            if h <= 0.0:
-                continue
-            area = (query[m, 2] - query[m, 0] + 1.0) * (query[m, 3] - query[m, 1] + 1.0)
-            overlap = w * h / (own + area - w * h)
+            overlap = _overlap(boxes[n], area, query[m], _area(query[m]))
             if overlap > best[n]:
                 best[n], which[n] = overlap, m
 

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from caffe_lite.commands._net import add_state_options, stages
 from caffe_lite.console import positive
 
 EXAMPLES = """examples:
@@ -48,8 +49,7 @@ def add_arguments(parser: Any) -> None:
     device.add_argument("--cpu", action="store_true", help="train on the CPU, whatever solver_mode says")
     device.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: one for each processor)")
     net = parser.add_argument_group("train net")
-    net.add_argument("--level", "-level", type=int, default=0, metavar="N", help="level of its NetState (default: 0)")
-    net.add_argument("--stage", "-stage", default="", metavar="NAME[,NAME]", help="stages of its NetState")
+    add_state_options(net)
     net.add_argument(
         "--phase", "-phase", choices=("TRAIN", "TEST"), help=argparse.SUPPRESS
     )  # without effect, as in Caffe
@@ -111,7 +111,7 @@ def _build(args: Any) -> tuple[Any, str | None]:
     param, _ = prototxt.read_solver(args.solver)
     param = upgrade.upgrade_solver(param)
     param.train_state.level = args.level
-    param.train_state.stage.extend(args.stage.split(","))
+    param.train_state.stage.extend(stages(args))
     _choose_device(args, param)
     state = args.snapshot or (_newest(param, args.solver) if args.resume else None)
     if state or args.weights:

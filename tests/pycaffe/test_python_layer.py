@@ -149,6 +149,24 @@ def test_parameters_are_saved_copied_and_shared(write, tmp_path: Path) -> None:
     assert other.layer_dict["layer"].blobs[0].data[0] == 5
 
 
+@pytest.mark.parametrize("attribute", ["param", "check", "state", "loss_weights", "device", "where", "layer"])
+def test_layers_call_their_own_attributes_what_they_like(write, tmp_path: Path, monkeypatch, attribute: str) -> None:
+    net_file = write(INPUT + layer("one", "data", "Factor"))
+    import users_layers  # written by the fixture
+
+    def setup(self, bottom, top):
+        setattr(self, attribute, {"mine": 1})
+        self.factor = 2
+
+    monkeypatch.setattr(users_layers.Factor, "setup", setup)
+    net = caffe.Net(net_file, caffe.TRAIN)
+    net.blobs["data"].data[...] = 3
+    assert (net.forward()["one"] == 6).all() and getattr(net.layers[1], attribute)
+    net.backward()
+    net.save(str(tmp_path / "net.caffemodel"))
+    net.copy_from(str(tmp_path / "net.caffemodel"))
+
+
 @pytest.mark.parametrize("phase", [caffe.TRAIN, caffe.TEST])
 def test_phase(write, phase: int) -> None:
     assert caffe.Net(write(layer("phase", "", "Phase")), phase).forward()["phase"] == phase
