@@ -102,7 +102,7 @@ def _mapped_bottoms(top: Top) -> Sequence[Top]:
 
 
 def _walk(start: Top, goal: dict[Top, CoordMap] | None = None) -> tuple[dict[Top, CoordMap], Top | None]:
-    """The map to ``start`` from each top that it is made of, as far as there are maps; stops at one that is in ``goal``.
+    """The map to ``start`` from each top that it is made of, as far as there are maps; stops at one in ``goal``.
 
     Of several ways to the same top the first is taken: where they differ, no crop could align the blobs.
     """

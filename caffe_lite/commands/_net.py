@@ -8,7 +8,7 @@ from caffe_lite.console import add_device_options, positive
 
 
 def add_net_options(parser: Any, weights_required: bool) -> None:
-    """``--model``, ``--weights``, ``--iterations`` and the net's state, with one dash or two, and the device's options."""
+    """Which net, its weights and state, how many iterations, on which device; with one dash or two, as Caffe's."""
     parser.add_argument("--model", "-model", required=True, metavar="NET.prototxt")
     parser.add_argument("--weights", "-weights", required=weights_required, metavar="FILE", help="a .caffemodel")
     parser.add_argument("--iterations", "-iterations", type=positive, default=50, metavar="N", help="default: 50")
