@@ -204,15 +204,16 @@ class Imdb:
         candidate_boxes: Sequence[np.ndarray] | None = None,
         limit: int | None = None,
         gt: Roidb | None = None,
+        count_empty: bool = False,
     ) -> Recall:
         """How well boxes cover the ground truth: recall over IoU 0.5 to 1, and average recall.
 
         candidate_boxes: for each image (R, 4), by default the proposals of the roidb;
         limit: use the first so many of each image; gt: a roidb that holds the ground truth, by default
         the imdb's. In every image the pair (candidate, ground truth)
-        of largest IoU is matched and taken out, until the ground truth is used up. An image without
-        candidates counts as missed; the original left its ground truth out of the total. Crowds
-        (overlap -1) are not counted.
+        of largest IoU is matched and taken out, until the ground truth is used up. The ground truth of
+        an image without candidates is left out of the total, as in the original, unless ``count_empty``
+        counts it as missed. Crowds (overlap -1) are not counted.
         """
         matched = []
         for i, entry in enumerate(self.roidb if gt is None else gt):
@@ -221,7 +222,8 @@ class Imdb:
                 entry["boxes"][~is_object] if candidate_boxes is None else np.asarray(candidate_boxes[i]).reshape(-1, 4)
             )
             counted = is_object & (entry["gt_overlaps"].min(axis=1).toarray().ravel() >= 0)
-            matched.append(_greedy_overlaps(boxes[:limit], entry["boxes"][counted]))
+            if len(boxes) or count_empty:
+                matched.append(_greedy_overlaps(boxes[:limit], entry["boxes"][counted]))
         gt_overlaps = np.sort(np.concatenate(matched)) if matched else np.zeros(0)
         thresholds = np.minimum(np.arange(0.5, 1.0 + 0.001, 0.001), 1.0)
         above = gt_overlaps.size - np.searchsorted(gt_overlaps, thresholds, side="left")

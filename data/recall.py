@@ -1,7 +1,8 @@
 """How well proposals cover the objects: recall over IoU 0.5 to 1, and average recall.
 
 Average recall, AR = 2 * integral of recall(o) for o from 0.5 to 1 (Hosang et al., PAMI 2016; the solid
-red curve of figure 3 of Fast R-CNN). Recall is one-to-one as in :meth:`Imdb.evaluate_recall`.
+red curve of figure 3 of Fast R-CNN). Recall is one-to-one as in :meth:`Imdb.evaluate_recall`; objects of
+images without proposals count as missed.
 """
 
 from __future__ import annotations
@@ -55,7 +56,8 @@ def measure_recall(
     rows = []
     for name, top in names:
         boxes = propose(name, paths, options or Options(imdb.cache_folder))
-        rows.append(RecallRow(name, top, float(np.mean([len(b) for b in boxes])), imdb.evaluate_recall(boxes, gt=gt)))
+        recall = imdb.evaluate_recall(boxes, gt=gt, count_empty=True)
+        rows.append(RecallRow(name, top, float(np.mean([len(b) for b in boxes])), recall))
     return rows
 
 

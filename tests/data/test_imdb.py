@@ -141,10 +141,11 @@ def test_average_recall_is_the_area_under_recall():
     assert half.ar == pytest.approx(0.6, abs=0.002)
 
 
-def test_an_image_without_candidates_counts_as_missed():
+def test_an_image_without_candidates_is_left_out_or_counts_as_missed():
     imdb = Given([([(0, 0, 9, 9)], [1]), ([(0, 0, 9, 9)], [1])], [np.array([(0, 0, 9, 9)]), np.zeros((0, 4))])
-    assert imdb.evaluate_recall().at(0.5) == 0.5
-    assert imdb.evaluate_recall([np.zeros((0, 4))] * 2).at(0.5) == 0
+    assert imdb.evaluate_recall().at(0.5) == 1, "as in the original"
+    assert imdb.evaluate_recall(count_empty=True).at(0.5) == 0.5
+    assert imdb.evaluate_recall([np.zeros((0, 4))] * 2, count_empty=True).at(0.5) == 0
     assert imdb.evaluate_recall([np.array([(60, 60, 69, 69), (0, 0, 9, 9)])] * 2, limit=1).at(0.5) == 0
 
 
