@@ -22,8 +22,8 @@ def tiles(images: np.ndarray, gap: int = 1) -> np.ndarray:
     images = (images - low) / (high - low) if high > low else np.zeros_like(images)
     columns = math.ceil(math.sqrt(len(images)))
     rows = math.ceil(len(images) / columns)
-    n, h, w, *color = images.shape
-    grid = np.ones((rows * (h + gap) - gap, columns * (w + gap) - gap, *color))
+    h, w = images.shape[1:3]
+    grid = np.ones((rows * (h + gap) - gap, columns * (w + gap) - gap, *images.shape[3:]))
     for k, image in enumerate(images):
         y, x = k // columns * (h + gap), k % columns * (w + gap)
         grid[y : y + h, x : x + w] = image

@@ -42,9 +42,18 @@ def main() -> None:
     np.testing.assert_array_equal(again.params["conv"][0].data, solver.net.params["conv"][0].data)
     for net in ("mini", "CaffeNet", "VGG_CNN_M_1024", "VGG16"):
         assert models.path(f"{net}/train.prototxt").is_file(), net
+        assert models.path(f"{net}/piecewise/train.prototxt").is_file(), net
+    assert models.path("cfgs/multiscale.yml").is_file()
     assert next(Path(caffe.__file__).parent.glob("layers/*.cu"), None), "the wheel has no CUDA sources"
-    script = Path(sys.executable).with_name("fast-rcnn")
-    subprocess.run([script, "--help"], check=True, stdout=subprocess.DEVNULL)
+    for script in ("caffe-lite", "fast-rcnn"):  # --help imports every command
+        subprocess.run([Path(sys.executable).with_name(script), "--help"], check=True, stdout=subprocess.DEVNULL)
+    lenet = "models/classification/LeNet/deploy.prototxt"
+    summary = subprocess.run([Path(sys.executable).with_name("caffe-lite"), "summary", lenet], capture_output=True)
+    assert b"431,080" in summary.stdout, summary.stderr
+    Path("old_script.py").write_text("import caffe; from caffe import layers as L; print(caffe.TRAIN, L.ReLU)")
+    subprocess.run([sys.executable, "-m", "caffe_lite", "old_script.py"], check=True, stdout=subprocess.DEVNULL)
+    folders = {p.parent for p in Path(caffe.__file__).parent.rglob("*.py")}
+    assert {"rcnn", "sppnet", "export", "commands"} <= {folder.name for folder in folders}
     print(f"wheel check: 1 passed, 0 failed (loss {first:.3f} -> {last:.3f})")
 
 
