@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-BASE_LR, MOMENTUM, WEIGHT_DECAY = 0.001, 0.9, 0.0005
+BASE_LR, MOMENTUM, WEIGHT_DECAY = 1e-9, 0.9, 0.0005  # the weights are random: at a usual rate the loss overflows
 
 
 def load_inputs(folder: Path) -> dict[str, np.ndarray]:

@@ -17,7 +17,7 @@ from caffe_lite import prototxt
 
 try:
     from torchvision.ops import roi_pool
-except ImportError:
+except (ImportError, RuntimeError):  # RuntimeError: a torchvision that was built for another PyTorch
     roi_pool = None
 
 
