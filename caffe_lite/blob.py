@@ -153,6 +153,10 @@ class Blob:
         storage.reserve(self.count)
         return storage.host()[: self.count].reshape(self.shape)
 
+    def keep_data_in(self, storage: Storage) -> None:
+        """Let ``data`` live in ``storage``, which blobs needed at other times may use too; values are not moved."""
+        self._data = storage
+
     def share_data(self, other: Blob) -> None:
         """Use the memory of ``other.data``; both must hold as many elements."""
         self._check_sharing(other)

@@ -22,6 +22,7 @@ class Kernels:
     def __init__(self, layer_file: str) -> None:
         self.source = Path(layer_file).with_suffix(".cu")
         self._modules: dict[str, Any] = {}
+        self._functions: dict[tuple[str, str, int], Any] = {}
 
     def text(self, ctype: str) -> str:
         """The whole translation unit for ``ctype`` "float" or "double"."""
@@ -34,16 +35,26 @@ class Kernels:
         Arrays are passed by address and must be C-contiguous; an int or bool becomes a C int, a
         float a ``Dtype``.
         """
-        if n <= 0:
+        if n > 0:
+            self.tiles(name, ((n + THREADS - 1) // THREADS, 1, 1), THREADS, n, *args, dtype=dtype)
+
+    def tiles(self, name: str, grid: tuple[int, int, int], threads: int, *args: Any, dtype: Any) -> None:
+        """Launch ``grid`` blocks of ``threads`` threads each, as a kernel with shared memory is written for."""
+        if min(grid) <= 0:
             return
+        dtype = np.dtype(dtype)
+        self._function(name, C_TYPES[dtype.name])(grid, (threads,), tuple(c_argument(a, dtype) for a in args))
+
+    def _function(self, name: str, ctype: str) -> Any:
+        """The compiled kernel, loaded on the current GPU."""
         import cupy
 
-        dtype = np.dtype(dtype)
-        ctype = C_TYPES[dtype.name]
-        if ctype not in self._modules:
-            self._modules[ctype] = cupy.RawModule(code=self.text(ctype), options=("--std=c++17",))
-        kernel = self._modules[ctype].get_function(name)
-        kernel(((n + THREADS - 1) // THREADS,), (THREADS,), (np.int32(n), *(c_argument(a, dtype) for a in args)))
+        key = name, ctype, cupy.cuda.runtime.getDevice()
+        if key not in self._functions:
+            if ctype not in self._modules:
+                self._modules[ctype] = cupy.RawModule(code=self.text(ctype), options=("--std=c++17",))
+            self._functions[key] = self._modules[ctype].get_function(name)
+        return self._functions[key]
 
 
 def c_argument(value: Any, dtype: np.dtype) -> Any:

@@ -4,6 +4,13 @@
 on, as in pycaffe. A net keeps the device that it was built on. The process has one stream of random
 numbers, seeded by ``set_random_seed``; it lives on the host, and whatever draws on a GPU (Dropout)
 takes a key from it, so that both devices see the same draws.
+
+``set_compute`` says how a GPU multiplies matrices of float32 numbers:
+    "float32"  as they are; the default
+    "tf32"     factors rounded to 11 significant bits, products summed in float32
+    "bf16"     factors rounded to 8 significant bits, products summed in float32
+What that does to a net's outputs was not yet measured. Matrices of float64 numbers, and all that is no matrix
+product, are not touched.
 """
 
 from __future__ import annotations
@@ -17,12 +24,16 @@ from caffe_lite.errors import DeviceError
 
 
 class Device:
-    """The CPU (``is_gpu`` False, ``xp`` numpy) or a GPU (``is_gpu`` True, ``xp`` cupy)."""
+    """The CPU (``is_gpu`` False, ``xp`` numpy) or a GPU (``is_gpu`` True, ``xp`` cupy).
+
+    ``compute``: how it multiplies float32 matrices, one of ``COMPUTE``; nets see a change at their next forward.
+    """
 
     def __init__(self, xp: Any = np, is_gpu: bool = False, index: int = 0) -> None:
         self.xp = xp
         self.is_gpu = is_gpu
         self.index = index
+        self.compute = "float32"
         self._workspaces: dict[str, Any] = {}
 
     def __repr__(self) -> str:

@@ -85,3 +85,15 @@ extern "C" __global__ void col2im_nd(
     *target = add ? *target + sum : sum;
   }
 }
+
+// y + bias, clipped at 0 if `clip`, for channels [first, first + kernels) of y.
+extern "C" __global__ void columns_epilogue(
+    const int n, const int positions, const int kernels, const int all_kernels, const int first, const Dtype* bias,
+    const int has_bias, const int clip, Dtype* y) {
+  CUDA_KERNEL_LOOP(i, n) {
+    const int k = first + i / positions % kernels;
+    Dtype* const target = y + ((long long)(i / positions / kernels) * all_kernels + k) * positions + i % positions;
+    const Dtype value = has_bias ? *target + bias[k] : *target;
+    *target = clip && value < 0 ? Dtype(0) : value;
+  }
+}

@@ -143,12 +143,20 @@ def check_net(
 
 
 def fill_with_examples(net: Any, seed: int = 0) -> None:
-    """Give a net without data something to compute on.
-
-    Inputs get values that the layers which read them can take (``Layer.example``: labels, regions),
-    normal random numbers otherwise; learned parameters that are all zero get small random ones.
-    """
+    """Give a net without data something to compute on: inputs, and small random numbers for learned zero parameters."""
     rng = np.random.default_rng(seed)
+    fill_inputs(net, rng)
+    for blob, spec in zip(net.learnable_params, net.learnable_specs, strict=True):
+        if spec.lr_mult and blob.count and not bool(blob.data.any()):
+            scale = 1 / np.sqrt(max(1, blob.count // max(1, blob.shape[0] if blob.shape else 1)))
+            blob.data[...] = blob.device.xp.asarray(scale * rng.normal(size=blob.shape))
+
+
+def fill_inputs(net: Any, rng: np.random.Generator) -> None:
+    """Give the inputs values that the layers which read them can take, normal random numbers otherwise.
+
+    What they can take they say themselves: ``Layer.example``, labels or regions say.
+    """
     net.reshape()
     for name in net.inputs:
         names = {name} | {top for node in net.nodes if node.bottom_names == [name] for top in node.top_names}
@@ -157,10 +165,6 @@ def fill_with_examples(net: Any, seed: int = 0) -> None:
         chosen = next((e for e in examples if e is not None), None)
         blob = net.blobs[name]
         blob.data[...] = rng.normal(size=blob.shape) if chosen is None else np.reshape(chosen, blob.shape)
-    for blob, spec in zip(net.learnable_params, net.learnable_specs, strict=True):
-        if spec.lr_mult and blob.count and not bool(blob.data.any()):
-            scale = 1 / np.sqrt(max(1, blob.count // max(1, blob.shape[0] if blob.shape else 1)))
-            blob.data[...] = blob.device.xp.asarray(scale * rng.normal(size=blob.shape))
 
 
 def table(rows: Sequence[Row]) -> str:

@@ -30,6 +30,7 @@ from caffe_lite.blob import Blob, BlobVec, HostBlob
 from caffe_lite.errors import CaffeError, NetError, ShapeError
 from caffe_lite.graph import LayerNode, LayerSpec
 from caffe_lite.layer import Layer
+from caffe_lite.memory_plan import MemoryPlan, SharedBlob
 from caffe_lite.proto import caffe_pb2
 from caffe_lite.pycaffe_net import PycaffeNet
 
@@ -39,6 +40,7 @@ class Net(PycaffeNet):
 
     ``phase`` is ``TRAIN`` (0) or ``TEST`` (1). ``dtype`` "float64" builds the same net in double, for
     gradient checks. ``device`` defaults to the one that set_mode_cpu or set_mode_gpu chose.
+    ``optimize_memory`` and ``keep``: see :meth:`optimize_memory`.
 
     Raises:
         PrototxtError: the file is missing or not a net.
@@ -56,6 +58,8 @@ class Net(PycaffeNet):
         *,
         dtype: Any = "float32",
         device: devices.Device | None = None,
+        optimize_memory: bool = False,
+        keep: Sequence[str] = (),
     ) -> None:
         if not hasattr(phase, "__index__"):  # Net(file, weights, phase)
             weights, phase, level = phase, level, 0
@@ -66,6 +70,8 @@ class Net(PycaffeNet):
         self._build(param, positions, dtype, device)
         if weights is not None:
             self.copy_from(weights)
+        if optimize_memory:
+            self.optimize_memory(keep)
 
     @classmethod
     def from_param(
@@ -104,6 +110,7 @@ class Net(PycaffeNet):
             graph.mark_all_backward(self.nodes, lambda node, j: node.layer.allow_force_backward(j))
         self.outputs = sorted(set(self._blobs_by_name) - self._consumed)
         self._fused = self._find_fused_relus()
+        self._memory_plan: MemoryPlan | None = None
         self._expose()
 
     def _specs(self, param: Any, positions: Any) -> list[LayerSpec]:
@@ -242,6 +249,26 @@ class Net(PycaffeNet):
             loss_weights.update(zip(node.top_names, node.layer.loss_weights, strict=True))
         self.blob_loss_weights = OrderedDict((name, loss_weights[name]) for name in self.blobs)
 
+    def optimize_memory(self, keep: Iterable[str] = ()) -> None:
+        """Let blobs that are never needed at the same time share memory (see :mod:`caffe_lite.memory_plan`).
+
+        Inputs, outputs and the blobs that ``keep`` names can be read as before; to read another one, or
+        to run backward, raises NetError. Results do not change.
+
+        Raises:
+            NetError: the net is no TEST net, or it does so already.
+            UnknownNameError: ``keep`` names no blob of this net.
+        """
+        if self.phase != caffe_pb2.TEST:
+            raise NetError(f"net {self.name!r} is built for training, which reads all blobs: optimize_memory needs TEST")
+        if self._memory_plan is not None:
+            raise NetError(f"net {self.name!r} shares the memory of its blobs already")
+        keep = list(keep)
+        self.check_blob_names(keep)
+        self._memory_plan = MemoryPlan(self, keep)
+        for name in self._memory_plan.shared:
+            self.blobs[name] = SharedBlob(self.blobs[name], name)
+
     # ---- running
 
     def _forward(self, start: int, end: int) -> float:
@@ -253,6 +280,8 @@ class Net(PycaffeNet):
         """Reshape and run layers ``start`` to ``end`` inclusive, without waiting for the device."""
         end = len(self.nodes) - 1 if end is None else end
         threads.apply()
+        if self._memory_plan is not None:
+            self._memory_plan.before_forward(start, end)
         before, after = self.callbacks["before_forward"], self.callbacks["after_forward"]
         watched = self.debug_info or before or after
         done_by_fusion = -1
@@ -289,6 +318,8 @@ class Net(PycaffeNet):
 
     def _backward(self, start: int, end: int) -> None:
         """Run layers ``start`` down to ``end`` inclusive, backward."""
+        if self._memory_plan is not None:
+            raise NetError(f"net {self.name!r} shares memory between blobs (optimize_memory): it cannot run backward")
         threads.apply()
         for i in range(start, end - 1, -1):
             for callback in self.callbacks["before_backward"]:

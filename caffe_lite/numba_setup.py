@@ -17,6 +17,8 @@ import os
 import tempfile
 from pathlib import Path
 
+from caffe_lite import kernel_cache
+
 
 def _writable(folder: Path) -> bool:
     while not folder.exists() and folder != folder.parent:
@@ -25,10 +27,14 @@ def _writable(folder: Path) -> bool:
 
 
 def prepare() -> None:
-    """Set the environment; what the user has set stays. Must run before numba and NumPy are imported."""
+    """Set the environment, in which what the user has set stays, and have numba extended once it is imported.
+
+    Must run before numba and NumPy are imported.
+    """
     os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "14")
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     _ensure_cache()
+    kernel_cache.install()
 
 
 def _ensure_cache() -> None:

@@ -78,6 +78,8 @@ def clip_scale(limit: float, squares: float) -> float:
 def apply(solver: Solver, rate: float, scale: float) -> None:
     """Update all parameters of ``solver.net``: ``scale`` times their gradients, learning rate ``rate``."""
     net, slots = solver.net, solver.slots
+    # A class of one's own that changes ``update`` inherits no ``update_fused`` that would go past it.
+    fused = "update_fused" in vars(type(solver)) and net.device.is_gpu
     count = len(net.learnable_params)
     for k, (blob, spec) in enumerate(zip(net.learnable_params, net.learnable_specs, strict=True)):
         decay = solver.param.weight_decay * spec.decay_mult
@@ -85,7 +87,9 @@ def apply(solver: Solver, rate: float, scale: float) -> None:
             continue  # a frozen parameter: its gradient is zero, and no memory is spent to say so
         weight, change = blob.data.reshape(-1), blob.diff.reshape(-1)
         history = [solver.history[k + j * count].reshape(-1) for j in range(slots)]
-        for piece in _pieces(blob.count, net.device.is_gpu):
+        if fused:
+            solver.update_fused(weight, change, scale, decay, rate * spec.lr_mult, not net.debug_info, *history)
+        for piece in () if fused else _pieces(blob.count, net.device.is_gpu):
             _regularise(solver, weight[piece], change[piece], scale, decay)
             solver.update(change[piece], rate * spec.lr_mult, *(array[piece] for array in history))
             if not net.debug_info:

@@ -11,7 +11,13 @@ On the CPU there are three ways to the same numbers, up to rounding; ``path`` sa
     direct    any other in two dimensions: caffe_lite.direct; its data gradient with a stride is caffe_lite.phases',
               of fewer than 8 channels im2col's
     im2col    ``engine: CAFFE``, ``force_nd_im2col``, another number of spatial axes, few pixels: caffe_lite.im2col
-On a GPU there is one: caffe_lite.gpu_columns.
+On a GPU there are four:
+    gemm      one tap, stride 1, no padding: the images are the matrix
+    winograd  as above, of 32 channels and kernels or more: caffe_lite.gpu_winograd
+    implicit  any other in two dimensions: caffe_lite.gpu_tiles
+    im2col    ``engine: CAFFE``, ``force_nd_im2col``, another number of spatial axes; where ``implicit`` would be
+              taken but the device multiplies in tf32 or bf16, which cuBLAS alone does here: caffe_lite.gpu_columns
+The limits between them follow from counts of operations and bytes; they were not yet measured on a device.
 """
 
 from __future__ import annotations
@@ -22,6 +28,8 @@ from typing import Any
 from caffe_lite import direct, direct_gradient, im2col, phases, winograd, winograd_gradient
 from caffe_lite.channel_sums import add_channel_sums
 from caffe_lite.gpu_columns import GpuColumns
+from caffe_lite.gpu_tiles import GpuTiles
+from caffe_lite.gpu_winograd import GpuWinograd
 from caffe_lite.im2col import Geometry, Sizes
 from caffe_lite.layer import Layer
 
@@ -30,7 +38,7 @@ class BaseConvolution(Layer):
     min_bottoms = min_tops = 1
     equal_bottoms_tops = True
     bottom_is_x = True
-    columns: GpuColumns | None  # on a GPU
+    products: GpuColumns | GpuTiles | GpuWinograd | None  # on a GPU
 
     def setup(self, bottom, top):
         p = self.param.convolution_param
@@ -51,7 +59,7 @@ class BaseConvolution(Layer):
         self.add_param((self.k * self.group, self.c, *self.sizes[0]), _filler(p, "weight_filler"))
         if p.bias_term:
             self.add_param((p.num_output,), _filler(p, "bias_filler"))
-        self.columns = None
+        self.products = None
 
     def make_geometry(self, size: Sizes) -> Geometry:
         """That of a bottom with the spatial axes ``size``."""
@@ -72,30 +80,45 @@ class BaseConvolution(Layer):
         for blob in top:
             blob.reshape(*shape[: self.axis], self.param.convolution_param.num_output, *made)
         self.n, self.positions = math.prod(shape[: self.axis]), math.prod(g.out)
-        self.path, self.reason = self._choose()
-        if self.device.is_gpu and (self.columns is None or self.columns.geometry != g):
-            general = self.param.convolution_param.force_nd_im2col
-            self.columns = GpuColumns(g, self.device, self.dtype, general)
+        before, (self.path, self.reason) = getattr(self, "path", ""), self._choose()
+        if self.device.is_gpu and (self.products is None or self.products.geometry != g or self.path != before):
+            self.products = self._gpu_products()
 
     def multiply_adds(self, bottom, top):
         y = top if self.bottom_is_x else bottom
         return math.prod(self.blobs[0].shape[1:]) * sum(blob.count for blob in y)
 
     def _choose(self) -> tuple[str, str]:
-        """("winograd", "direct" or "im2col", why)."""
+        """(path, why): see the module."""
         p, g = self.param.convolution_param, self.geometry
         pixels = self.n * self.positions
         if p.engine == p.CAFFE or p.force_nd_im2col:
             return "im2col", "engine: CAFFE" if p.engine == p.CAFFE else "force_nd_im2col"
+        if self.device.is_gpu and g.is_pointwise:
+            return "gemm", f"one tap, {self.c} channels"
         if self.axes != 2:
             return "im2col", f"{self.axes} spatial axes"
-        if pixels < 64:  # laying out the weights would cost more than it saves
+        if pixels < 64 and not self.device.is_gpu:  # laying out the weights would cost more than it saves
             return "im2col", f"{pixels} output pixels"
         plain = (g.kernel, g.stride, g.dilation) == ((3, 3), (1, 1), (1, 1))
         tiles = self.n * math.prod(-(-n // 4) for n in g.out)
-        if plain and min(self.c, self.k) >= 8 and tiles >= 32 and pixels >= 6 * tiles:
+        fewest = 32 if self.device.is_gpu else 8
+        if plain and min(self.c, self.k) >= fewest and tiles >= 32 and pixels >= 6 * tiles:
             return "winograd", f"3 x 3, {tiles} tiles of 4 x 4 pixels"
-        return "direct", f"kernel {g.kernel}, stride {g.stride}, dilation {g.dilation}, {self.c} channels"
+        shape = f"kernel {g.kernel}, stride {g.stride}, dilation {g.dilation}, {self.c} channels"
+        if not self.device.is_gpu:
+            return "direct", shape
+        if self.device.compute != "float32" and self.dtype == "float32":
+            return "im2col", f"compute: {self.device.compute}, {shape}"
+        return "implicit", shape
+
+    def _gpu_products(self) -> GpuColumns | GpuTiles | GpuWinograd:
+        if self.path == "winograd":
+            return GpuWinograd(self.geometry, self.device, self.dtype)
+        if self.path == "implicit":
+            return GpuTiles(self.geometry, self.c, self.k, self.device, self.dtype)
+        general = self.param.convolution_param.force_nd_im2col
+        return GpuColumns(self.geometry, self.device, self.dtype, general)
 
     def flat(self, blob: Any, part: str = "data") -> Any:
         """``data`` or ``diff`` as (N, channels, *spatial)."""
@@ -109,7 +132,7 @@ class BaseConvolution(Layer):
 
     def _rows(self, blob: Any, k0: int, part: str = "data") -> Any:
         """The group's weights, or their gradient, as (K / G, C / G * taps)."""
-        return getattr(blob, part)[k0 : k0 + self.k].reshape(self.k, -1)
+        return getattr(blob, part)[k0 : k0 + self.k].reshape(self.k, math.prod(blob.shape[1:]))
 
     def pack(self, k0: int) -> Any:
         """The group's weights as ``convolve`` wants them, in scratch memory that the other products use, too.
@@ -124,11 +147,11 @@ class BaseConvolution(Layer):
         return direct.pack_weights(rows, self.device)
 
     def convolve(self, x: Any, c0: int, packed: Any, bias: Any, y: Any, k0: int, clip: bool = False) -> None:
-        """y = w * x + bias; ``clip`` applies a ReLU. On a GPU without bias and ReLU."""
+        """y = w * x + bias; ``clip`` applies a ReLU."""
         c, k = self.c, self.k
         kernel, stride, pad, dilation = self.sizes
-        if self.columns is not None:
-            self.columns.forward(x, c0, packed, y, k0)
+        if self.products is not None:
+            self.products.forward(x, c0, packed, bias, y, k0, clip)
         elif self.path == "winograd":
             winograd.convolve(x, c0, c, packed, bias, y, k0, k, pad, self.device, clip)
         elif self.path == "direct":
@@ -139,8 +162,8 @@ class BaseConvolution(Layer):
     def add_weight_gradient(self, x: Any, c0: int, dy: Any, k0: int) -> None:
         """Add the gradient to the diff of the weights."""
         rows = self._rows(self.blobs[0], k0, "diff")
-        if self.columns is not None:
-            self.columns.weight_gradient(x, c0, dy, k0, rows)
+        if self.products is not None:
+            self.products.weight_gradient(x, c0, dy, k0, rows)
         elif self.path == "winograd":
             whole = self.blobs[0].diff
             winograd_gradient.weight_gradient(x, c0, dy, k0, self.k, whole, self.geometry.pad, self.device)
@@ -154,8 +177,8 @@ class BaseConvolution(Layer):
         """Overwrite the group's channels of dx."""
         w = self.blobs[0].data
         kernel, stride, pad, dilation = self.sizes
-        if self.columns is not None:
-            self.columns.data_gradient(dy, k0, self._rows(self.blobs[0], k0), dx, c0)
+        if self.products is not None:
+            self.products.data_gradient(dy, k0, self._rows(self.blobs[0], k0), dx, c0)
         elif self.path == "winograd":
             winograd.data_gradient(dy, k0, self.k, w, dx, c0, pad, self.device)
         elif self.path == "direct" and stride == (1, 1):

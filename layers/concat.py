@@ -4,7 +4,8 @@ Behaves as Caffe's ConcatLayer. All bottoms have the same shape except along ``a
 ``concat_dim`` says the same, without negative values):
     bottom[i]  (..., n_i, ...)
     top[0]     (..., n_0 + n_1 + ..., ...)
-Each bottom gets its slice of the gradient: a copy, as a layer below may work in place on it. A single bottom shares its memory with the top.
+Each bottom gets its slice of the gradient: a copy, as a layer below may work in place on it. A single bottom shares
+its memory with the top.
 """
 
 from __future__ import annotations

@@ -15,12 +15,9 @@ the padded bottom is an error; an in-place ReLU that comes next is done here, as
 
 from __future__ import annotations
 
-from caffe_lite.cuda import Kernels
 from caffe_lite.im2col import Geometry, Sizes
 from caffe_lite.layers.base_convolution import BaseConvolution
 from caffe_lite.registry import register_layer
-
-kernels = Kernels(__file__)
 
 
 @register_layer("Convolution")
@@ -38,12 +35,6 @@ class Convolution(BaseConvolution):
             packed = self.pack(k0)
             for b, t in zip(bottom, top, strict=True):
                 self.convolve(self.flat(b), c0, packed, bias, self.flat(t), k0, self.fused_relu)
-        if self.device.is_gpu and (bias is not None or self.fused_relu):
-            for y in (t.data for t in top):
-                add = y.reshape(-1)[:0] if bias is None else bias
-                sizes = self.positions, self.param.convolution_param.num_output
-                has = bias is not None, self.fused_relu
-                kernels("convolution_epilogue", y.size, *sizes, add, *has, y, dtype=self.dtype)
 
     def backward(self, top, propagate_down, bottom):
         if not top[0].count:

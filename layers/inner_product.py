@@ -75,7 +75,7 @@ class InnerProduct(Layer):
         transpose = self.param.inner_product_param.transpose
         x = bottom[0].data.reshape(self.m, self.k)
         dy = top[0].diff.reshape(self.m, self.n)
-        if self.param_propagate_down[0] and dy.size:
+        if self.param_propagate_down[0] and dy.size and x.size:
             dw = self.blobs[0].diff
             _add_product(self.xp, *((x.T, dy) if transpose else (dy.T, x)), dw)
         if len(self.blobs) == 2 and self.param_propagate_down[1]:

@@ -118,8 +118,8 @@ class SoftmaxWithLoss(LossLayer):
     def backward_gpu(self, top, propagate_down, bottom):
         if self._has_work(propagate_down):
             kernels(
-                "softmax_loss_backward", self.prob.count, self.prob.data, bottom[1].data, *self.rows[1:], self._ignored(),
-                top[0].diff, self.normalizer, bottom[0].diff, dtype=self.dtype,
+                "softmax_loss_backward", self.prob.count, self.prob.data, bottom[1].data, *self.rows[1:],
+                self._ignored(), top[0].diff, self.normalizer, bottom[0].diff, dtype=self.dtype,
             )  # fmt: skip
 
     def _has_work(self, propagate_down):

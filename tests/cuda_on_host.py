@@ -3,12 +3,16 @@
 A grid-stride kernel gives the same result for any launch shape, so ``cuda_on_host.h`` lets g++
 compile the very text that NVRTC would get, and :func:`launch` takes the place of
 ``caffe_lite.cuda.Kernels.__call__``. A layer on ``emulated_device()`` then runs its ``*_gpu``
-methods. Each launch is checked harder than a GPU would:
+methods. Kernels with shared memory, launched by ``Kernels.tiles`` with the blocks that they are
+written for, run each block's threads as fibers that meet at ``__syncthreads()``. Each launch is
+checked harder than a GPU would:
 
 * number, kind and dtype of the arguments against the parameter list in the .cu;
 * arrays C-contiguous, and not read-only where the kernel writes;
 * nothing written outside an array (a margin on both sides); reads outside it give NaN, or a huge int;
-* the same bits when the threads run in another order: no thread depends on what another one writes.
+* all threads of a block reach the same barriers;
+* the same bits when the threads run in another order: none depends on what another one writes, but
+  for what a barrier separates.
 
 What this cannot show: speed, and how the GPU contracts a * b + c.
 """
@@ -52,6 +56,7 @@ DTYPES = {
     "unsigned char": "uint8",
     "bool": "bool",
 }
+TYPES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 @dataclass(frozen=True)
@@ -71,18 +76,29 @@ def has_compiler() -> bool:
 @contextlib.contextmanager
 def emulated_device() -> Iterator[Device]:
     """A device whose layers take their GPU half; kernels run on the host while the context lasts."""
-    original = cuda.Kernels.__call__
-    cuda.Kernels.__call__ = launch  # type: ignore[method-assign]
+    originals = cuda.Kernels.__call__, cuda.Kernels.tiles
+    cuda.Kernels.__call__, cuda.Kernels.tiles = launch, launch_tiles  # type: ignore[method-assign]
     try:
         yield Device(np, is_gpu=True)
     finally:
-        cuda.Kernels.__call__ = original  # type: ignore[method-assign]
+        cuda.Kernels.__call__, cuda.Kernels.tiles = originals  # type: ignore[method-assign]
 
 
 def launch(self: cuda.Kernels, name: str, n: int, *args: Any, dtype: Any) -> None:
     """Kernels.__call__ on the host, twice: one thread, then several in descending order."""
-    if n <= 0:
-        return
+    if n > 0:
+        _launch_twice(self, name, (n, *args), dtype, ((1, 1, 1), 1), ((2, 1, 1), 3))
+
+
+def launch_tiles(
+    self: cuda.Kernels, name: str, grid: tuple[int, int, int], threads: int, *args: Any, dtype: Any
+) -> None:
+    """Kernels.tiles on the host, twice: threads and blocks in ascending, then in descending order."""
+    if min(grid) > 0:
+        _launch_twice(self, name, args, dtype, (grid, threads), (grid, threads))
+
+
+def _launch_twice(self: cuda.Kernels, name: str, values: tuple[Any, ...], dtype: Any, *shapes: Any) -> None:
     dtype = np.dtype(dtype)
     ctype = cuda.C_TYPES[dtype.name]
     text = self.text(ctype)
@@ -90,18 +106,18 @@ def launch(self: cuda.Kernels, name: str, n: int, *args: Any, dtype: Any) -> Non
     parameters = signatures(text, ctype).get(name)
     if parameters is None:
         raise AssertionError(f"{where}: no such kernel; there are {sorted(signatures(text, ctype))}")
-    values = (n, *args)
     if len(values) != len(parameters):
         names = ", ".join(p.name for p in parameters)
         raise AssertionError(f"{where}: called with {len(values)} arguments, takes {len(parameters)}: {names}")
     for parameter, value in zip(parameters, values, strict=True):
         check_argument(where, parameter, value)
 
-    library = build(text, self.source.stem)
+    library = build(text, ctype, self.source.stem)
     arrays = [v for v in values if isinstance(v, np.ndarray)]
     alone, crowd = Copies(arrays), Copies(arrays)
-    run(library, name, zip(parameters, values, strict=True), alone, blocks=1, threads=1)
-    run(library, name, zip(parameters, values, strict=True), crowd, blocks=2, threads=3)
+    for copies, (grid, threads), descending in (alone, shapes[0], False), (crowd, shapes[1], True):
+        if run(library, name, zip(parameters, values, strict=True), copies, grid, threads, descending):
+            raise AssertionError(f"{where}: some threads of a block end while others wait at __syncthreads()")
     for parameter, value in zip(parameters, values, strict=True):
         if parameter.pointer:
             what = f"{where}: {parameter.name}, an array of shape {value.shape}"
@@ -175,19 +191,31 @@ class Copies:
         return copy[:MARGIN].tobytes() + copy[-MARGIN:].tobytes() == fresh.tobytes()
 
 
-def run(library: Any, name: str, arguments: Any, copies: Copies, blocks: int, threads: int) -> None:
-    """Call the kernel once for each thread of a launch, the last thread first."""
-    kernel = getattr(library, name)
-    kernel.restype = None
+def run(
+    library: Any, name: str, arguments: Any, copies: Copies, grid: tuple[int, int, int], threads: int, descending: bool
+) -> int:
+    """Run every thread of a launch; not 0 if a barrier was reached by a part of a block only."""
     scalars = {"int32": ctypes.c_int, "float32": ctypes.c_float, "float64": ctypes.c_double}
     packed = [
         ctypes.c_void_p(copies[value].ctypes.data) if parameter.pointer else scalars[parameter.dtype](value)
         for parameter, value in arguments
     ]
-    for block in reversed(range(blocks)):
-        for thread in reversed(range(threads)):
-            library.caffe_lite_set_thread(block, thread, blocks, threads)
-            kernel(*packed)
+    return getattr(library, f"launch_{name}")(*grid, threads, int(descending), *packed)
+
+
+def launchers(text: str, ctype: str) -> str:
+    """C++ that calls each kernel of a .cu for every thread: ``launch_NAME``."""
+    barriers = str("__syncthreads" in text).lower()
+    made = []
+    for name, parameters in signatures(text, ctype).items():
+        declared = ", ".join(f"{TYPES[p.dtype]}{'*' * p.pointer} {p.name}" for p in parameters)
+        passed = ", ".join(p.name for p in parameters)
+        made.append(
+            f'extern "C" int launch_{name}(int gx, int gy, int gz, int threads, int descending, {declared}) {{\n'
+            f"  return cuda_on_host::launch(Dim{{gx, gy, gz}}, threads, {barriers}, descending, "
+            f"[&] {{ {name}({passed}); }});\n}}\n"
+        )
+    return "".join(made)
 
 
 @functools.cache
@@ -212,9 +240,9 @@ def _parameter(text: str, ctype: str) -> Parameter:
 
 
 @functools.cache
-def build(text: str, stem: str) -> ctypes.CDLL:
+def build(text: str, ctype: str, stem: str) -> ctypes.CDLL:
     """The shared library of a .cu text; kept on disk by content, safe with several test processes."""
-    source = HEADER.read_text(encoding="utf-8") + text
+    source = HEADER.read_text(encoding="utf-8") + text + "\n" + launchers(text, ctype)
     key = hashlib.sha256((" ".join(FLAGS) + source).encode()).hexdigest()[:16]
     built = BUILD / f"{stem}-{key}.so"
     if not built.exists():

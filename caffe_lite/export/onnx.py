@@ -21,7 +21,7 @@ from caffe_lite.export import onnx_shape_layers
 from caffe_lite.export.fold import fold_batch_norms
 from caffe_lite.export.onnx_graph import Graph, NotExportable
 from caffe_lite.export.onnx_layers import converters
-from caffe_lite.gradient_check import fill_with_examples
+from caffe_lite.gradient_check import fill_inputs
 
 assert onnx_shape_layers  # imported for the converters that it registers
 
@@ -182,14 +182,15 @@ def compare(net: Any, path: str | os.PathLike[str], seed: int = 0) -> dict[str, 
 
     The inputs get random values that the layers can take; they and the outputs are overwritten.
     """
-    fill_with_examples(net, seed)
+    fill_inputs(net, np.random.default_rng(seed))
     inputs = {name: np.array(net.blobs[name].data, dtype=np.float32) for name in net.inputs}
     expected = {name: np.array(values) for name, values in net.forward().items()}
     found = run_onnx(path, inputs)
-    return {name: _relative_error(found[name], values) for name, values in expected.items()}
+    return {name: relative_error(found[name], values) for name, values in expected.items()}
 
 
-def _relative_error(found: np.ndarray, expected: np.ndarray) -> float:
+def relative_error(found: np.ndarray, expected: np.ndarray) -> float:
+    """The largest difference over the largest expected value; infinite if the shapes differ."""
     if found.shape != expected.shape:
         return float("inf")
     scale = float(np.abs(expected).max(initial=0)) or 1.0

@@ -27,7 +27,7 @@ from caffe_lite.data.pascal_voc import VOC_CLASSES
 from caffe_lite.data.proposals import selective_search
 from caffe_lite.errors import DataError, NetError, WeightsError
 from caffe_lite.fast_rcnn.snapshots import check_for_testing
-from caffe_lite.fast_rcnn.test import im_detect
+from caffe_lite.fast_rcnn.test import RESULTS, im_detect
 from caffe_lite.models import resolve
 from caffe_lite.net import Net
 
@@ -50,6 +50,8 @@ class Detector:
     classes: the K names, background first; by default VOC's 21 if K is 21, else "class 1" and so on.
     conf: the least score of a detection; nms: overlap with a better detection of the class from which
     one is dropped.
+    keep: blobs of ``net`` that you want to read after a call, such as "fc7"; all others but its inputs
+    and results share their memory (see :meth:`caffe_lite.net.Net.optimize_memory`).
 
     ``cfg`` says the rest when it is called: TEST.SCALES, TEST.SVM (then scores are not within [0, 1]) and
     so on; a net without bbox_pred returns the regions themselves. Attributes: ``net``, ``classes``.
@@ -67,8 +69,10 @@ class Detector:
         *,
         conf: float = 0.8,
         nms: float = 0.3,
+        keep: Sequence[str] = (),
     ) -> None:
         self.net = load_net(prototxt, weights)
+        share_memory(self.net, keep)
         self.classes = class_names(classes, num_classes(self.net))
         self.conf, self.nms = conf, nms
 
@@ -126,6 +130,11 @@ def load_net(prototxt: str | os.PathLike[str], weights: str | os.PathLike[str] |
             )
         net.name = os.path.splitext(os.path.basename(weights))[0]
     return net
+
+
+def share_memory(net: Net, keep: Sequence[str] = ()) -> None:
+    """Let the blobs of ``net`` share memory, but what :func:`im_detect` reads and those that ``keep`` names."""
+    net.optimize_memory([*keep, *(name for name in RESULTS if name in net.blobs)])
 
 
 def num_classes(net: Any) -> int:

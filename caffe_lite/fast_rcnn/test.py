@@ -29,6 +29,7 @@ from caffe_lite.progress import progress_bar
 AllBoxes = list[list[Float32]]
 Detect = Callable[[Any, NDArray[np.uint8], NDArray[Any]], tuple[NDArray[Any], NDArray[Any]]]
 
+RESULTS = ("cls_score", "cls_prob", "bbox_pred")  # blobs that im_detect reads
 PER_IMAGE = 100  # detections kept in an image, for each class
 PER_SET = 40  # detections kept in the whole set, for each class and image in it
 _ANCHOR_AREA = 224.0 * 224.0  # a region goes to the level where its area is nearest to this

@@ -174,3 +174,12 @@ def test_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     net = caffe_lite.Net(models.path("classification/LeNet/deploy.prototxt"), caffe_lite.TEST)
     with pytest.raises(caffe_lite.CaffeError, match=r"caffe-lite\[onnx\]"):
         exporter.export_onnx(net, tmp_path / "net.onnx")
+
+
+def test_check_leaves_the_parameters_alone(tmp_path: Path) -> None:
+    """Biases of zero, as many nets have them, are what was exported, and what the file is compared with."""
+    net = random_net("classification/LeNet/deploy.prototxt")
+    net.params["conv1"][1].data[...] = 0
+    exporter.export_onnx(net, tmp_path / "net.onnx")
+    assert exporter.compare(net, tmp_path / "net.onnx")["prob"] < 1e-5
+    assert not net.params["conv1"][1].data.any()

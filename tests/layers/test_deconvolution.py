@@ -71,7 +71,11 @@ class TestSmall(DeconvolutionCase):
     golden = ["deconv_4x4_s2"]
 
     def bottoms(self, rng):
-        return {"odd": [rng.normal(size=(1, 4, 5, 6))], "two images": [rng.normal(size=(2, 4, 3, 4))]}
+        return {
+            "odd": [rng.normal(size=(1, 4, 5, 6))],
+            "two images": [rng.normal(size=(2, 4, 3, 4))],
+            "no channels": [np.zeros((2, 0, 3, 4))],
+        }
 
     @any_shape(n=st.integers(0, 2), h=st.integers(3, 5), w=st.integers(3, 5))
     def test_any_shape(self, rng, n, h, w):

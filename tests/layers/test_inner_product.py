@@ -25,6 +25,7 @@ class TestInnerProduct(LayerCase):
             "one image": [rng.normal(size=(1, 2, 3))],
             "one value each": [rng.normal(size=(3, 1, 1))],
             "no images": [np.zeros((0, 2, 3))],
+            "no values": [np.zeros((3, 2, 0))],
         }
 
     def expected(self, x):

@@ -34,6 +34,7 @@ def run(args: Any) -> None:
     set_up(args)
     from caffe_lite.data.config import cfg
     from caffe_lite.fast_rcnn import detect, draw
+    from caffe_lite.fast_rcnn.detector import share_memory
     from caffe_lite.fast_rcnn.report import detection_table
     from caffe_lite.fast_rcnn.test import make_output_dir
 
@@ -41,6 +42,7 @@ def run(args: Any) -> None:
     out = args.out or os.path.join(cfg.ROOT_DIR, "output", "detect", f"{stem}.png")
     make_output_dir(os.path.dirname(out) or ".")
     net = load_test_net(args)
+    share_memory(net)
     if args.net is None:
         print("no --net: the weights are random, and what is found means nothing")
         detect.random_weights(net, cfg.RNG_SEED)

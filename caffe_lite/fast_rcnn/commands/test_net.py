@@ -42,6 +42,7 @@ def run(args: Any) -> None:
     set_up(args)
     from caffe_lite.data.config import get_output_dir
     from caffe_lite.data.factory import get_imdb
+    from caffe_lite.fast_rcnn.detector import share_memory
     from caffe_lite.fast_rcnn.test import test_net
 
     if args.wait:
@@ -51,6 +52,7 @@ def run(args: Any) -> None:
     imdb.check_testable()
     imdb.competition_mode(args.comp)
     net = load_test_net(args)
+    share_memory(net)
     output_dir = args.out or get_output_dir(imdb, net)
     test_net(net, imdb, output_dir)
     print(f"wrote {os.path.join(output_dir, 'detections.npz')}")

@@ -1,0 +1,68 @@
+"""Build the site: the tutorials of this folder, and the reference of every public module from its docstrings.
+
+    python docs/build.py [OUT]        default: build/docs; needs the extra: pip install 'caffe-lite[docs]'
+
+pdoc shows modules, so each tutorial becomes the docstring of a module of a package ``tutorials`` that exists while
+the site is made. A link to another page (``train.md``) is made one to its module's page.
+"""
+
+from __future__ import annotations
+
+import pkgutil
+import re
+import sys
+import tempfile
+from pathlib import Path
+
+import caffe_lite
+
+FOLDER = Path(__file__).resolve().parent
+PAGES = ("run", "train", "layers", "fast_rcnn", "paper", "weights", "scripts")  # in the order in which to read them
+HIDDEN = ("caffe_lite.commands", "caffe_lite.fast_rcnn.commands", "caffe_lite.__main__")  # see COMMAND --help
+LINK = re.compile(r"\]\((\w+)\.md(#[\w-]+)?\)")
+
+
+def public_modules() -> list[str]:
+    """Every module of caffe_lite whose name has no underscore in front, but for the commands."""
+    found = (module.name for module in pkgutil.walk_packages(caffe_lite.__path__, "caffe_lite."))
+    shown = (name for name in found if not name.startswith(HIDDEN) and "._" not in name)
+    return ["caffe_lite", *sorted(shown)]
+
+
+def write_tutorials(package: Path) -> list[str]:
+    """Make ``package``, a module for each page; their names."""
+    package.mkdir()
+    (package / "__init__.py").write_text(_module(FOLDER / "index.md", "tutorials/"), encoding="utf-8")
+    for page in PAGES:
+        (package / f"{page}.py").write_text(_module(FOLDER / f"{page}.md", ""), encoding="utf-8")
+    return ["tutorials", *(f"tutorials.{page}" for page in PAGES)]
+
+
+def _module(page: Path, prefix: str) -> str:
+    text = LINK.sub(rf"]({prefix}\1.html\2)", page.read_text(encoding="utf-8"))
+    return f'"""{text.replace(chr(92), 2 * chr(92))}"""\n\n__all__: list[str] = []\n'
+
+
+def build(out: Path) -> None:
+    """Write the site to the folder ``out``."""
+    import pdoc
+
+    pdoc.render.configure(
+        docformat="google",
+        template_directory=FOLDER / "theme",
+        footer_text=f"caffe_lite {caffe_lite.__version__}",
+        show_source=False,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        sys.path.insert(0, folder)
+        try:
+            modules = [*write_tutorials(Path(folder) / "tutorials"), *public_modules()]
+            pdoc.pdoc(*modules, output_directory=out)
+        finally:
+            sys.path.remove(folder)
+
+
+if __name__ == "__main__":
+    target = Path(sys.argv[1] if len(sys.argv) > 1 else "build/docs")
+    build(target)
+    print(f"wrote {target / 'index.html'}")
