@@ -20,7 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from caffe_lite.errors import DeviceError
+from caffe_lite.errors import DeviceError, did_you_mean
+
+COMPUTE = ("float32", "tf32", "bf16")
+INSUFFICIENT_DRIVER, NO_DEVICE = 35, 100  # cudaError_t
 
 
 class Device:
@@ -73,6 +76,7 @@ _random = _Random()
 CPU = Device()
 _current = CPU
 _gpu_index = 0
+_compute = "float32"
 
 
 def current() -> Device:
@@ -125,17 +129,59 @@ def set_device(index: int) -> None:
         set_mode_gpu()
 
 
+def set_compute(compute: str) -> None:
+    """Multiply float32 matrices on GPUs in "float32", "tf32" or "bf16" from now on: see the module.
+
+    Takes effect at once if a GPU is in use, on the nets that were built on it too.
+
+    Raises:
+        DeviceError: another word, or a GPU before compute capability 8.0, which has neither tf32 nor bf16.
+    """
+    global _compute
+    if compute not in COMPUTE:
+        choices = ", ".join(COMPUTE)
+        raise DeviceError(f"compute must be one of {choices}, got {compute!r}{did_you_mean(compute, COMPUTE)}")
+    if _current.is_gpu:
+        _check_compute(compute, _current.index)
+        _current.compute = compute
+    _compute = compute
+
+
 def gpu_count() -> int:
     """How many GPUs there are; at least one.
 
     Raises:
-        DeviceError: CuPy is not installed, or there is no CUDA device.
+        DeviceError: CuPy is not installed, the driver is too old for it, or there is no CUDA device.
     """
-    cupy = _cupy()
+    runtime = _cupy().cuda.runtime
     try:
-        return int(cupy.cuda.runtime.getDeviceCount())
-    except cupy.cuda.runtime.CUDARuntimeError as error:
-        raise DeviceError(f"GPU mode: CUDA finds no usable device ({error}); call set_mode_cpu()") from error
+        count = int(runtime.getDeviceCount())
+    except runtime.CUDARuntimeError as error:
+        raise DeviceError(f"GPU mode: {_no_device(runtime, error)}, or call set_mode_cpu()") from error
+    if count < 1:
+        raise DeviceError("GPU mode: CUDA finds no device; call set_mode_cpu()")
+    return count
+
+
+def _no_device(runtime: Any, error: Any) -> str:
+    """Why CUDA counts no devices, and what to do about it."""
+    status = getattr(error, "status", None)
+    if status == INSUFFICIENT_DRIVER:
+        built, driver = (_version(v) for v in (runtime.runtimeGetVersion(), runtime.driverGetVersion()))
+        known = f"CUDA {driver} at most" if driver != "0.0" else "no CUDA: none is loaded"
+        return (
+            f"CuPy was built for CUDA {built}, but this machine's driver knows {known} ({error}); install a newer "
+            "NVIDIA driver, or the CuPy that fits: pip install 'caffe-lite[cuda12]' for CUDA 12, "
+            "'caffe-lite[cuda13]' for CUDA 13"
+        )
+    if status == NO_DEVICE:
+        return f"CUDA finds no device ({error}); see that nvidia-smi lists one and CUDA_VISIBLE_DEVICES does not hide it"
+    return f"CUDA finds no usable device ({error}); see what nvidia-smi says"
+
+
+def _version(number: int) -> str:
+    """12040 is CUDA 12.4."""
+    return f"{number // 1000}.{number % 1000 // 10}"
 
 
 def gpu_properties(index: int) -> dict[str, Any]:
@@ -145,13 +191,15 @@ def gpu_properties(index: int) -> dict[str, Any]:
 
 
 def _cupy() -> Any:
+    fitting = "pip install 'caffe-lite[cuda12]' or 'caffe-lite[cuda13]' to match the driver that nvidia-smi names"
     try:
         import cupy
     except ImportError as error:
-        raise DeviceError(
-            "GPU mode needs CuPy, which is not installed: pip install 'caffe-lite[cuda12]' or 'caffe-lite[cuda13]' "
-            "to match the driver that nvidia-smi names, or call set_mode_cpu()"
-        ) from error
+        if isinstance(error, ModuleNotFoundError) and error.name == "cupy":
+            raise DeviceError(
+                f"GPU mode needs CuPy, which is not installed: {fitting}, or call set_mode_cpu()"
+            ) from error
+        raise DeviceError(f"GPU mode: CuPy is installed, but cannot be loaded ({error}); {fitting}") from error
     return cupy
 
 
@@ -161,8 +209,20 @@ def _check_gpu(index: int) -> None:
         raise DeviceError(f"GPU {index} does not exist: this machine has {count} (numbered from 0)")
 
 
+def _check_compute(compute: str, index: int) -> None:
+    found = gpu_properties(index)
+    if compute != "float32" and found["major"] < 8:
+        raise DeviceError(
+            f"compute {compute!r} needs compute capability 8.0 or more, GPU {index} has {found['major']}."
+            f"{found['minor']}: use set_compute('float32')"
+        )
+
+
 def _open_gpu(index: int) -> Device:
     _check_gpu(index)
+    _check_compute(_compute, index)
     cupy = _cupy()
     cupy.cuda.Device(index).use()
-    return Device(cupy, is_gpu=True, index=index)
+    opened = Device(cupy, is_gpu=True, index=index)
+    opened.compute = _compute
+    return opened

@@ -21,6 +21,7 @@ REAL = {"float32": 0, "float64": 1}  # cudaDataType: CUDA_R_32F, CUDA_R_64F
 COMPUTE = {"float32": 68, "tf32": 77, "bf16": 75}
 COMPUTE_64F = 70
 DEFAULT_ALGORITHM = -1
+HOST_ROWS = 256
 
 
 class Matrix(NamedTuple):
@@ -40,15 +41,22 @@ def multiply(device: Device, a: Any, b: Any, out: Any, add: bool = False) -> Non
     if not out.size:
         return
     if device.xp is np:
-        if add:
-            out += a @ b
-        else:
-            np.matmul(a, b, out=out)
+        _on_host(a, b, out, add)
         return
     if not a.shape[-1]:
         out[...] = out if add else 0
         return
     _gemm(device.compute, a, b, out, add)
+
+
+def _on_host(a: Any, b: Any, out: Any, add: bool) -> None:
+    """The same with NumPy, for the kernels run on the host; it needs no second array of the size of ``out`` either."""
+    if not add:
+        np.matmul(a, b, out=out)
+        return
+    for first in range(0, out.shape[-2], HOST_ROWS):
+        rows = (..., slice(first, first + HOST_ROWS), slice(None))
+        out[rows] += a[rows] @ b
 
 
 def operand(array: Any) -> Matrix:

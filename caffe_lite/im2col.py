@@ -101,7 +101,7 @@ def data_gradient(
 ) -> None:
     """Overwrite channels [c0, c0 + C) of dx with w^T dy, folded by ``col2im``."""
     dx[:, c0 : c0 + w.shape[1] // geometry.taps] = 0
-    dy = dy.reshape(*dy.shape[:2], math.prod(geometry.out))
+    dy = dy.reshape(*dy.shape[:2], -1)
     for first, columns, pixels in _tiles(w, dy, geometry, device):
         im2col(dy, k0, points(dy.shape[2]), first, pixels)
         np.matmul(w.T, pixels, out=columns)
@@ -112,7 +112,7 @@ def weight_gradient(
     x: np.ndarray, c0: int, dy: np.ndarray, k0: int, dw: np.ndarray, geometry: Geometry, device: Device
 ) -> None:
     """Add dy col^T to dw (K, C * taps)."""
-    dy = dy.reshape(*dy.shape[:2], math.prod(geometry.out))
+    dy = dy.reshape(*dy.shape[:2], -1)
     part = device.workspace("im2col_weights", dw.shape, dw.dtype)
     for first, columns, pixels in _tiles(dw, dy, geometry, device):
         im2col(x, c0, geometry, first, columns)

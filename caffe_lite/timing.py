@@ -26,7 +26,7 @@ class Timing:
 
 def measure(net: Any, iterations: int) -> Timing:
     """Time ``net`` after one warm-up pass; logs Caffe's lines for each iteration."""
-    synchronize = _synchronizer(net)
+    synchronize = synchronizer(net)
     last = len(net.layers) - 1
     log.info("Performing Forward")
     net.run_forward()
@@ -81,7 +81,7 @@ def _spent(run: Callable[[], Any], synchronize: Callable[[], None]) -> float:
     return (time.perf_counter() - start) * 1e3
 
 
-def _synchronizer(net: Any) -> Callable[[], None]:
+def synchronizer(net: Any) -> Callable[[], None]:
     """A call that waits until the device has done what it was given."""
     cuda = getattr(net.device.xp, "cuda", None)
     return cuda.Stream.null.synchronize if cuda else lambda: None

@@ -47,6 +47,7 @@ class BaseConvolution(Layer):
         self.axes = len(shape) - self.axis - 1
         self.sizes = im2col.read_sizes(p, self.axes, self.check)
         self.channels, self.group = shape[self.axis], p.group  # of the bottom
+        self.check_shape(self.channels, f"bottom has no channels: it has shape {shape}")
         self.check(p.num_output > 0, f"num_output must be > 0, got {p.num_output}")
         self.check(p.group > 0, f"group must be > 0, got {p.group}")
         for what, count in ("channels of the bottom", self.channels), ("num_output", p.num_output):
@@ -132,7 +133,7 @@ class BaseConvolution(Layer):
 
     def _rows(self, blob: Any, k0: int, part: str = "data") -> Any:
         """The group's weights, or their gradient, as (K / G, C / G * taps)."""
-        return getattr(blob, part)[k0 : k0 + self.k].reshape(self.k, math.prod(blob.shape[1:]))
+        return getattr(blob, part)[k0 : k0 + self.k].reshape(self.k, -1)
 
     def pack(self, k0: int) -> Any:
         """The group's weights as ``convolve`` wants them, in scratch memory that the other products use, too.

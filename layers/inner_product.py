@@ -19,6 +19,8 @@ import numba
 import numpy as np
 
 from caffe_lite.cuda import Kernels
+from caffe_lite.device import Device
+from caffe_lite.gpu_gemm import multiply
 from caffe_lite.layer import Layer
 from caffe_lite.registry import register_layer
 
@@ -58,7 +60,7 @@ class InnerProduct(Layer):
     def _product(self, bottom, top):
         x, y = self._matrices(bottom, top, "data")
         w = self.blobs[0].data
-        self.xp.dot(x, w if self.param.inner_product_param.transpose else w.T, out=y)
+        _multiply(self.device, x, w if self.param.inner_product_param.transpose else w.T, y)
         return y, self.blobs[1].data if len(self.blobs) == 2 else y[:0].reshape(-1)
 
     def forward_cpu(self, bottom, top):
@@ -77,13 +79,13 @@ class InnerProduct(Layer):
         dy = top[0].diff.reshape(self.m, self.n)
         if self.param_propagate_down[0] and dy.size and x.size:
             dw = self.blobs[0].diff
-            _add_product(self.xp, *((x.T, dy) if transpose else (dy.T, x)), dw)
+            _add_product(self.device, *((x.T, dy) if transpose else (dy.T, x)), dw)
         if len(self.blobs) == 2 and self.param_propagate_down[1]:
             db = self.blobs[1].diff
             db += dy.sum(axis=0)
         if propagate_down[0]:
             w = self.blobs[0].data
-            self.xp.dot(dy, w.T if transpose else w, out=bottom[0].diff.reshape(self.m, self.k))
+            _multiply(self.device, dy, w.T if transpose else w, bottom[0].diff.reshape(self.m, self.k))
 
 
 def _filler(p: Any, name: str) -> Any:
@@ -91,15 +93,21 @@ def _filler(p: Any, name: str) -> Any:
     return getattr(p, name) if p.HasField(name) else None
 
 
-def _add_product(xp: Any, a: Any, b: Any, out: Any) -> None:
+def _multiply(device: Device, a: Any, b: Any, out: Any) -> None:
+    """out = a @ b."""
+    if device.is_gpu:
+        multiply(device, a, b, out)
+    else:
+        np.dot(a, b, out=out)
+
+
+def _add_product(device: Device, a: Any, b: Any, out: Any) -> None:
     """out += a @ b without a temporary of the size of ``out`` (VGG16's fc6: 411 MB).
 
     ``a`` or ``b`` may be the transpose of a C-contiguous array; ``out`` is C-contiguous.
     """
-    if xp is not np:
-        from cupy import cublas
-
-        cublas.gemm("N", "N", a, b, out=out, alpha=1.0, beta=1.0)
+    if device.is_gpu:
+        multiply(device, a, b, out, add=True)
         return
     from scipy.linalg import blas
 

@@ -51,3 +51,31 @@ def device(request: pytest.FixtureRequest) -> Iterator[Device]:
             yield devices.current()
     finally:
         devices.use(before)
+
+
+@pytest.fixture(params=DEVICES[1:] or [pytest.param("", marks=pytest.mark.skip(reason="neither a GPU nor g++"))])
+def gpu(request: pytest.FixtureRequest) -> Iterator[Device]:
+    """Each GPU under test, in use while the test lasts: ``cuda-on-host`` and, where there is one, the real one."""
+    before = devices.current()
+    try:
+        if request.param == "cuda-on-host":
+            with cuda_on_host.emulated_device() as emulated:
+                devices.use(emulated)
+                yield emulated
+        else:
+            devices.set_mode_gpu()
+            yield devices.current()
+    finally:
+        devices.use(before)
+
+
+@pytest.fixture
+def emulated() -> Iterator[Device]:
+    """The GPU whose kernels run on the host, in use while the test lasts."""
+    if NO_COMPILER:
+        pytest.skip(NO_COMPILER)
+    before = devices.current()
+    with cuda_on_host.emulated_device() as device:
+        devices.use(device)
+        yield device
+    devices.use(before)

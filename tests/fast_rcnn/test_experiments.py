@@ -247,8 +247,15 @@ def test_interrupted_training_goes_on_to_the_same_bits(out: Path, tmp_path: Path
     monkeypatch.setattr(lab_module, "train_net", interrupted)
     with pytest.raises(KeyboardInterrupt):
         Lab(quick(tmp_path)).train(Recipe(MINI), 3)
-    monkeypatch.setattr(lab_module, "train_net", real)
+    told: list[Any] = []
+
+    def observed(*args: Any, **options: Any) -> Any:
+        told.append(options["resume"])
+        return real(*args, **options)
+
+    monkeypatch.setattr(lab_module, "train_net", observed)
     resumed = Lab(quick(tmp_path)).train(Recipe(MINI), 3)
+    assert told == ["latest"]
     for layer in ("conv1", "conv4", "fc6", "cls_score", "bbox_pred"):
         np.testing.assert_array_equal(weights_of(resumed, layer), weights_of(whole, layer))
 

@@ -232,6 +232,8 @@ def test_split_sizes_are_for_two_axes():
 
 
 def test_bad_shapes():
+    with pytest.raises(ShapeError, match=r"bottom has no channels: it has shape \(1, 0, 6, 6\)"):
+        layer_of("num_output: 4 kernel_size: 3", 1, 0, 6, 6)
     layer, bottom, top = layer_of("num_output: 4 kernel_size: 3", 1, 4, 6, 6)
     other = caffe_lite.Blob((1, 4, 6, 7))
     with pytest.raises(ShapeError, match=r"bottom\[1\] has \(1, 4, 6, 7\), bottom\[0\] \(1, 4, 6, 6\)"):

@@ -16,9 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import glob
-import hashlib
 import io
-import json
 import os
 import sys
 import time
@@ -29,8 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import caffe_lite
-from caffe_lite import prototxt, threads
-from caffe_lite.atomic import atomic_write
+from caffe_lite import threads
 from caffe_lite.data import synthetic
 from caffe_lite.data.config import cfg, cfg_from_file, cfg_from_list, preserved_cfg
 from caffe_lite.data.factory import get_imdb
@@ -40,6 +37,7 @@ from caffe_lite.errors import DataError
 from caffe_lite.fast_rcnn import rcnn, sppnet
 from caffe_lite.fast_rcnn.compress import compress_net
 from caffe_lite.fast_rcnn.detector import load_net
+from caffe_lite.fast_rcnn.experiments.files import hash_of, read_json, write_json, write_solver, write_text
 from caffe_lite.fast_rcnn.experiments.setting import (
     MINI,
     MODELS,
@@ -292,9 +290,9 @@ class Lab:
             return self._tested(trained, [], self.imdb(TEST), system)
 
     def _tested(self, trained: Trained, key: list[Any], imdb: Any, system: Callable[[Sequence[str]], Any]) -> Tested:
-        folder = os.path.join(trained.folder, f"{imdb.name}-{_hash([*key, _images(imdb)])}")
+        folder = os.path.join(trained.folder, f"{imdb.name}-{hash_of([*key, _images(imdb)])}")
         file = os.path.join(folder, "tested.json")
-        known = _read_json(file)
+        known = read_json(file)
         if known is None:
             make_output_dir(folder)
             imdb.competition_mode(not imdb.has_gt)
@@ -304,7 +302,7 @@ class Lab:
                 print(printed.getvalue(), file=sys.stderr, flush=True)
             aps = {name: ap if np.isfinite(ap) else None for name, ap in found.aps.items()}
             known = {"aps": aps, "seconds": float(np.median(found.seconds))}
-            _write_json(file, known)
+            write_json(file, known)
         return Tested({k: float("nan") if v is None else v for k, v in known["aps"].items()}, known["seconds"])
 
     # ---- the machinery
@@ -313,17 +311,17 @@ class Lab:
         self, what: str, seed: int, key: list[Any], recipe: Recipe, work: Callable[[str], tuple[str, float]]
     ) -> Trained:
         """What ``work(folder)`` -> (weights, seconds) makes, once for each key and seed."""
-        name = f"{what}-{seed}-{_hash([VERSION, self.data_name(), seed, *key])}"
+        name = f"{what}-{seed}-{hash_of([VERSION, self.data_name(), seed, *key])}"
         folder = os.path.abspath(os.path.join(self.setting.out, "nets", name))
         done = os.path.join(folder, "done.json")
-        known = _read_json(done)
+        known = read_json(done)
         if known is None:
             make_output_dir(folder)
             print(f"training {what}, seed {seed}, in {folder}", file=sys.stderr, flush=True)
             with self._conditions(recipe, seed), contextlib.redirect_stdout(io.StringIO()):
                 weights, seconds = work(folder)
             known = {"weights": os.path.basename(weights), "seconds": seconds}
-            _write_json(done, known)
+            write_json(done, known)
         return Trained(folder, os.path.join(folder, known["weights"]), float(known["seconds"]))
 
     def data_name(self) -> str:
@@ -360,7 +358,7 @@ class Lab:
             if layer.name in recipe.frozen:
                 for spec in layer.param:
                     spec.lr_mult = spec.decay_mult = 0
-        return _write_solver(param, net, folder)
+        return write_solver(param, net, folder)
 
     def _definition(self, model: str, name: str, folder: str, iters: int) -> str:
         """The folder of a system's solver and test net, its schedule scaled to ``iters`` for the small net."""
@@ -369,37 +367,10 @@ class Lab:
         if MODELS[model].weights is None:
             param.stepsize = max(1, round(0.75 * iters))
         target = make_output_dir(os.path.join(folder, "definition"))
-        _write_solver(param, train_net_param(param, origin)[0], target)
+        write_solver(param, train_net_param(param, origin)[0], target)
         with open(resolve(os.path.join(source, "test.prototxt")), encoding="utf-8") as stream:
-            _write_text(os.path.join(target, "test.prototxt"), stream.read())
+            write_text(os.path.join(target, "test.prototxt"), stream.read())
         return target
-
-
-def _write_solver(param: Any, net: Any, folder: str) -> str:
-    train, solver = os.path.join(folder, "train.prototxt"), os.path.join(folder, "solver.prototxt")
-    param.ClearField("net")
-    param.train_net = train
-    _write_text(train, prototxt.write(net))
-    _write_text(solver, prototxt.write(param))
-    return solver
-
-
-def _write_text(path: str, text: str) -> None:
-    with atomic_write(path, "w") as stream:
-        stream.write(text)
-
-
-def _write_json(path: str, content: Any) -> None:
-    _write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
-
-
-def _read_json(path: str) -> Any:
-    """The content, or None if there is no such file."""
-    try:
-        with open(path, encoding="utf-8") as stream:
-            return json.load(stream)
-    except FileNotFoundError:
-        return None
 
 
 def _iterations(folder: str) -> int:
@@ -409,8 +380,4 @@ def _iterations(folder: str) -> int:
 
 
 def _images(imdb: Any) -> str:
-    return _hash([imdb.name, list(imdb.image_index)])
-
-
-def _hash(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+    return hash_of([imdb.name, list(imdb.image_index)])

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 import caffe_lite
+from caffe_lite import device as devices
+from caffe_lite import threads
 from caffe_lite.data.config import cfg
 from caffe_lite.fast_rcnn.experiments import paper
 from caffe_lite.fast_rcnn.experiments.lab import Lab
@@ -19,6 +21,7 @@ from caffe_lite.fast_rcnn.experiments.setting import MINI, MODELS
 from caffe_lite.fast_rcnn.experiments.systems import test_system
 from caffe_lite.models import resolve
 from caffe_lite.progress import progress_bar
+from caffe_lite.timing import synchronizer
 
 SHARE, MILLISECONDS = "share of the forward pass, %", "forward, ms"
 IMAGE, REGIONS, PASSES = (600, 1000), 2000, 3
@@ -74,6 +77,34 @@ def layer_passes(
     A layer counts with what is done in place behind it (ReLU, Dropout). Groups: conv, RoI pooling, each hidden
     InnerProduct by its name (the factors of one under its name), other.
     """
+    net = _random_net(file, image, regions)
+    names = _groups(net)
+    found = {group: [0.0] * passes for group in names}
+    synchronize = synchronizer(net)
+    spent = [0.0] * len(net.layers)
+
+    def start(i: int) -> None:
+        synchronize()
+        spent[i] = -time.perf_counter()
+
+    def stop(i: int) -> None:
+        synchronize()
+        spent[i] += time.perf_counter()
+
+    net.callbacks["before_forward"].append(start)
+    net.callbacks["after_forward"].append(stop)
+    with progress_bar(total=passes + 1, desc=file, unit="pass", disable=not progress) as bar:
+        for number in range(passes + 1):
+            net.forward()
+            bar.update()
+            if number:
+                for group, seconds in zip(names, spent, strict=True):
+                    found[group][number - 1] += 1e3 * seconds
+    return found
+
+
+def _random_net(file: str, image: tuple[int, int], regions: int) -> Any:
+    """A TEST net with random weights, image and regions in its inputs."""
     net = caffe_lite.Net(resolve(file), _TEST_PHASE)
     rng = np.random.default_rng(cfg.RNG_SEED)
     for blobs in net.params.values():
@@ -84,20 +115,7 @@ def layer_passes(
     net.blobs["rois"].reshape(regions, 5)
     net.blobs["rois"].data[...] = random_rois(rng, regions, image)
     net.reshape()
-    names = _groups(net)
-    found: dict[str, list[float]] = {group: [0.0] * passes for group in names if group is not None}
-    began = [0.0]
-    spent = [0.0] * len(net.layers)
-    net.callbacks["before_forward"].append(lambda _: began.__setitem__(0, time.perf_counter()))
-    net.callbacks["after_forward"].append(lambda i: spent.__setitem__(i, time.perf_counter() - began[0]))
-    with progress_bar(total=passes + 1, desc=file, unit="pass", disable=not progress) as bar:
-        for number in range(passes + 1):
-            net.forward()
-            bar.update()
-            if number:
-                for group, seconds in zip(names, spent, strict=True):
-                    found[group][number - 1] += 1e3 * seconds
-    return found
+    return net
 
 
 def _groups(net: Any) -> list[str]:
@@ -130,4 +148,6 @@ def random_rois(rng: np.random.Generator, count: int, image: tuple[int, int]) ->
 
 
 def _processor() -> str:
-    return f"{caffe_lite.threads.get_num_threads()} processor threads"
+    if devices.current().is_gpu:
+        return "a GPU"
+    return f"{threads.get_num_threads()} processor threads"

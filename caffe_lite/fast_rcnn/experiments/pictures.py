@@ -58,7 +58,7 @@ def _bar_panel(ax: Any, rows: Sequence[Row]) -> None:
         for i, (kind, column) in enumerate(present):
             number = getattr(row, kind)[column]
             value, std = (number, math.nan) if kind == "paper" else mean_std(number)
-            values.append(value)
+            values += [value, value if math.isnan(std) else value + std]
             _bar(ax, at + i, value, std, _colour(series, kind, column))
         ticks.append(at + (len(present) - 1) / 2)
         at += len(present) + 0.8
@@ -86,9 +86,9 @@ def _scale(ax: Any, values: Sequence[float], quantity: str) -> None:
     positive = [value for value in finite if value > 0]
     if quantity not in (MAP, AP) and positive and max(positive) / min(positive) > _SPANS:
         ax.set_xscale("log")
-        ax.set_xlim(min(positive) / 2, max(positive) * 4)
+        ax.set_xlim(min(positive) / 2, max(positive) * 8)
     else:
-        ax.set_xlim(0, max(max(finite), 1e-9) * 1.15)
+        ax.set_xlim(0, max(max(finite), 1e-9) * 1.2)
 
 
 def _colour(series: list[tuple[str, str]], kind: str, column: str) -> str:
@@ -151,34 +151,42 @@ def _height(row: Row, kind: str, state: str) -> float:
 
 
 def _curves(figure: Any, report: Report) -> None:
-    figure.set_size_inches(9, 5.5)
+    figure.set_size_inches(10, 5.5)
     ax = figure.subplots()
     for quantity, style in ((MAP, "-"), (proposals.RECALL, "--")):
         rows = [row for row in report.rows if row.quantity == quantity]
-        for i, curve in enumerate((proposals.SS, proposals.MIXTURE)):
+        for curve, colour in ((proposals.SS, "#56759a"), (proposals.MIXTURE, "#e07b22")):
             line = sorted((row for row in rows if row.label == curve), key=lambda row: row.at or 0)
-            _curve(ax, line, f"{curve}, {quantity.removesuffix(', %')}", style, ("#56759a", "#e07b22")[i])
+            _curve(ax, line, style, colour)
     marks = ((proposals.NEAREST, "^", "#3b8a4f"), (proposals.DENSE, "D", "#a33"), (proposals.DENSE_SVM, "s", "#7b4fa3"))
     for curve, mark, colour in marks:
-        for row in report.rows:
-            if row.label == curve and row.quantity == MAP:
-                mean, std = _summary(row)
-                note = "".join(f" (paper: {value:.1f})" for value in row.paper.values())
-                ax.errorbar(
-                    [row.at], [mean], yerr=[std], fmt=mark, color=colour, capsize=3, label=f"{curve}, mAP{note}"
-                )
-    ax.set_xscale("log")
-    ax.set_xlabel("boxes an image")
+        _curve(ax, [row for row in report.rows if row.label == curve and row.quantity == MAP], mark, colour)
+    _box_axis(ax)
     ax.set_ylabel("measured mAP or average recall, %")
     ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=9)
     _plain(ax, "both")
 
 
-def _curve(ax: Any, rows: Sequence[Row], label: str, style: str, colour: str) -> None:
-    if rows:
-        means, stds = zip(*(_summary(row) for row in rows), strict=True)
-        x = [row.at for row in rows]
-        ax.errorbar(x, means, yerr=stds, fmt=f"o{style}", color=colour, capsize=3, markersize=4, label=label)
+def _box_axis(ax: Any) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    ax.set_xscale("log")
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.set_xlabel("boxes an image")
+
+
+def _curve(ax: Any, rows: Sequence[Row], style: str, colour: str) -> None:
+    """The rows of one curve, or its single point; the label says the paper's number of the last, if there is one."""
+    if not rows:
+        return
+    means, stds = zip(*(_summary(row) for row in rows), strict=True)
+    told = "".join(f" (paper {'ends at ' * (len(rows) > 1)}{value:.1f})" for value in rows[-1].paper.values())
+    label = f"{rows[0].label}, {rows[0].quantity.removesuffix(', %')}{told}"
+    marker = style if style in "^Ds" else f"o{style}"
+    x = [row.at for row in rows]
+    ax.errorbar(x, means, yerr=stds, fmt=marker, color=colour, capsize=3, markersize=5, label=label)
 
 
 def _summary(row: Row) -> tuple[float, float]:

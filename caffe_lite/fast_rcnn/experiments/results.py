@@ -164,7 +164,7 @@ def _table(report: Report, quantity: str) -> str:
     heading = [quantity, *(f"paper {c}".strip() for c in paper), *(f"measured {c}".strip() for c in measured)]
     lines = [heading]
     for row in rows:
-        cells = [_number(row.paper[c]) if c in row.paper else "" for c in paper]
+        cells = [f"{row.paper[c]:g}" if c in row.paper else "" for c in paper]
         cells += [_measured(row.measured[c]) if c in row.measured else "" for c in measured]
         lines.append([row.name, *cells])
     return table(lines)

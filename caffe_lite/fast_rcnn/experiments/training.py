@@ -44,9 +44,8 @@ def table1(lab: Lab, report: Report) -> None:
         Claim(MAP, "07\\diff", "07", "Leaving difficult objects out of the training helps"),
         Claim(MAP, "07+12", "07", "More training images help"),
     ]
-    for model in lab.models("L"):
-        found = {name: tested[name, model] for name in names}
-        _class_rows(report, found)
+    several = len(lab.models("L")) > 1
+    _class_rows(report, {f"{name}, {model}" if several else name: runs for (name, model), runs in tested.items()})
 
 
 def table2(lab: Lab, report: Report) -> None:
@@ -93,7 +92,7 @@ def _map_rows(
 
 
 def _class_rows(report: Report, found: dict[str, list[Tested]]) -> None:
-    """AP of the paper's classes and of those that were measured, where a column is a training set."""
+    """AP of the paper's classes and of those that were measured, where a column is a training set (and a net)."""
     measured_classes = list(next(iter(found.values()))[0].aps)
     for name in dict.fromkeys([*measured_classes, *paper.CLASSES]):
         of_paper = {}
