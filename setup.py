@@ -20,6 +20,7 @@ package_dir = {
     "caffe_lite.export": "caffe_lite/export",
     "caffe_lite.fast_rcnn": "caffe_lite/fast_rcnn",
     "caffe_lite.fast_rcnn.commands": "caffe_lite/fast_rcnn/commands",
+    "caffe_lite.fast_rcnn.experiments": "caffe_lite/fast_rcnn/experiments",
     "caffe_lite.fast_rcnn.rcnn": "caffe_lite/fast_rcnn/rcnn",
     "caffe_lite.fast_rcnn.sppnet": "caffe_lite/fast_rcnn/sppnet",
 }

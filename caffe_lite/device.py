@@ -175,7 +175,9 @@ def _no_device(runtime: Any, error: Any) -> str:
             "'caffe-lite[cuda13]' for CUDA 13"
         )
     if status == NO_DEVICE:
-        return f"CUDA finds no device ({error}); see that nvidia-smi lists one and CUDA_VISIBLE_DEVICES does not hide it"
+        return (
+            f"CUDA finds no device ({error}); see that nvidia-smi lists one and CUDA_VISIBLE_DEVICES does not hide it"
+        )
     return f"CUDA finds no usable device ({error}); see what nvidia-smi says"
 
 

@@ -49,10 +49,10 @@ class Plan(NamedTuple):
     y_first: int
     y_plane: int
     y_width: int
-    y_step_h: int = 1
-    y_step_w: int = 1
-    y_start_h: int = 0
-    y_start_w: int = 0
+    y_step_h: int
+    y_step_w: int
+    y_start_h: int
+    y_start_w: int
 
 
 class Phase(NamedTuple):
@@ -85,11 +85,11 @@ class GpuTiles:
             shape = self.channels, self.outputs, len(phase.taps)
             turned = self.device.workspace("convolution_weights", shape, self.dtype)
             turned[...] = whole[:, :, taps].transpose(1, 0, 2)
-            plan = Plan(
+            plan = Plan._make((
                 self.channels, self.outputs * len(phase.taps), math.prod(dy.shape[1:]), k0 * math.prod(g.out), *g.out,
                 1, 1, 0, 0, *phase.grid, math.prod(dx.shape[1:]), c0 * math.prod(g.size), math.prod(g.size), g.size[1],
                 *g.stride, *phase.start,
-            )  # fmt: skip
+            ))  # fmt: skip
             self._launch(plan, table, turned, dy, None, False, dx)
 
     def weight_gradient(self, x: Any, c0: int, dy: Any, k0: int, dw: Any) -> None:
@@ -114,10 +114,10 @@ class GpuTiles:
 
     def _forward_plan(self, x: Any, c0: int, y: Any, k0: int) -> Plan:
         g = self.geometry
-        return Plan(
+        return Plan._make((
             self.outputs, self.channels * g.taps, math.prod(x.shape[1:]), c0 * math.prod(g.size), *g.size, *g.stride,
-            *g.pad, *g.out, math.prod(y.shape[1:]), k0 * math.prod(g.out), math.prod(g.out), g.out[1],
-        )  # fmt: skip
+            *g.pad, *g.out, math.prod(y.shape[1:]), k0 * math.prod(g.out), math.prod(g.out), g.out[1], 1, 1, 0, 0,
+        ))  # fmt: skip
 
     def _on_device(self, plan: Plan) -> Any:
         if plan not in self._plans:

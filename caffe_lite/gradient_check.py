@@ -24,6 +24,7 @@ from caffe_lite.layer import Layer
 STEPS = (1e-5, 1e-6)  # the second is tried where the first disagrees
 TOLERANCE = 1e-6
 MOVED = 1000  # elements that one direction moves, at most
+BEFORE = 0.5  # in the diffs of parameters before a backward: a layer adds to them, one that overwrites them is wrong
 FLOOR = 1e-4  # gradients smaller than this are compared absolutely
 
 
@@ -47,8 +48,10 @@ class Row:
         return "kink" if self.kink else "by rule" if self.caveat else "WRONG"
 
     def as_dict(self) -> dict[str, Any]:
-        """The fields and the verdict, for JSON."""
-        return {**asdict(self), "kink": bool(self.kink), "verdict": self.verdict}
+        """The fields and the verdict, for JSON; None for a number that is NaN or infinite."""
+        numbers = {name: getattr(self, name) for name in ("analytic", "numeric", "error")}
+        finite = {name: float(value) if np.isfinite(value) else None for name, value in numbers.items()}
+        return {**asdict(self), **finite, "kink": bool(self.kink), "verdict": self.verdict}
 
     def __str__(self) -> str:
         note = ", a kink (tied values?)" if self.kink else ""
@@ -205,8 +208,10 @@ class _Probe:
         for top, weight in zip(self.tops, weights, strict=True):
             top.diff[...] = self.layer.xp.asarray(weight)
         for blob in self.layer.blobs:
-            blob.diff[...] = 0
+            blob.diff[...] = BEFORE
         self.layer.backward(self.tops, list(propagate_down), self.bottoms)
+        for blob in self.layer.blobs:
+            blob.diff[...] -= BEFORE
 
 
 def _directions(

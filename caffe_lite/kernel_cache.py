@@ -61,9 +61,8 @@ def _extend() -> None:
     from numba.core import event
     from numba.core.caching import CacheImpl
 
-    theirs = CacheImpl._locator_classes
-    ours = [type(f"Package{locator.__name__}", (_PackageLocator, locator), {}) for locator in theirs]
-    CacheImpl._locator_classes = [*ours, *theirs]
+    locators: Any = CacheImpl._locator_classes
+    locators[:0] = [type(f"Package{base.__name__}", (_PackageLocator, base), {}) for base in locators]
     event.register("numba:compile", _listener(event.Listener))
 
 
@@ -109,10 +108,10 @@ def _source(module: str) -> str:
     return Path(file).read_text(encoding="utf-8") if file and file.endswith(".py") else ""
 
 
-def _listener(base: type) -> Any:
+def _listener(base: Any) -> Any:
     """A listener to numba's events of compiling, of numba's class ``base``."""
 
-    class CompilingListener(base):  # type: ignore[misc]
+    class CompilingListener(base):
         def __init__(self) -> None:
             self.depth = 0  # kernels compile the kernels that they call
             self.seconds = self.started = 0.0

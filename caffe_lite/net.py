@@ -260,7 +260,7 @@ class Net(PycaffeNet):
             UnknownNameError: ``keep`` names no blob of this net.
         """
         if self.phase != caffe_pb2.TEST:
-            raise NetError(f"net {self.name!r} is built for training, which reads all blobs: optimize_memory needs TEST")
+            raise NetError(f"net {self.name!r} is for training, which reads all blobs: optimize_memory needs TEST")
         if self._memory_plan is not None:
             raise NetError(f"net {self.name!r} shares the memory of its blobs already")
         keep = list(keep)

@@ -228,7 +228,7 @@ class Solver:
         """What to do if a loss or gradient is NaN or infinite: "stop" (SolverError) or "skip" the update.
 
         In both cases parameters, statistics (BatchNorm) and history stay as they were to the bit, and
-        recurrent layers start from states of zero. A skipped iteration counts; its loss is not smoothed.
+        recurrent layers start from states of zero. A skipped iteration counts; a bad loss is not smoothed.
         """
         return self._on_nan
 

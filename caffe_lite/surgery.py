@@ -192,9 +192,7 @@ class _Body:
                 p = layer.pooling_param
                 if p.pool != p.MAX or p.global_pooling:
                     kind = p.PoolMethod.Name(p.pool) + (" global" if p.global_pooling else "")
-                    self.refuse(
-                        f"{first.name!r} follows the {kind} pooling {layer.name!r}, where a MAX pooling should be"
-                    )
+                    self.refuse(f"{first.name!r} follows the {kind} pooling {layer.name!r}, not a MAX one")
                 return layer
             if layer.type not in _AFTER_POOLING or len(layer.bottom) != 1:
                 self.refuse(f"{first.name!r} follows {layer.name!r} ({layer.type}), not a MAX pooling")

@@ -79,7 +79,7 @@ def apply(solver: Solver, rate: float, scale: float) -> None:
     """Update all parameters of ``solver.net``: ``scale`` times their gradients, learning rate ``rate``."""
     net, slots = solver.net, solver.slots
     # A class of one's own that changes ``update`` inherits no ``update_fused`` that would go past it.
-    fused = "update_fused" in vars(type(solver)) and net.device.is_gpu
+    fused = vars(type(solver)).get("update_fused") if net.device.is_gpu else None
     count = len(net.learnable_params)
     for k, (blob, spec) in enumerate(zip(net.learnable_params, net.learnable_specs, strict=True)):
         decay = solver.param.weight_decay * spec.decay_mult
@@ -88,7 +88,7 @@ def apply(solver: Solver, rate: float, scale: float) -> None:
         weight, change = blob.data.reshape(-1), blob.diff.reshape(-1)
         history = [solver.history[k + j * count].reshape(-1) for j in range(slots)]
         if fused:
-            solver.update_fused(weight, change, scale, decay, rate * spec.lr_mult, not net.debug_info, *history)
+            fused(solver, weight, change, scale, decay, rate * spec.lr_mult, not net.debug_info, *history)
         for piece in () if fused else _pieces(blob.count, net.device.is_gpu):
             _regularise(solver, weight[piece], change[piece], scale, decay)
             solver.update(change[piece], rate * spec.lr_mult, *(array[piece] for array in history))

@@ -12,6 +12,7 @@ import pkgutil
 import re
 import sys
 import tempfile
+import warnings
 from pathlib import Path
 
 import caffe_lite
@@ -49,10 +50,11 @@ def build(out: Path) -> None:
 
     pdoc.render.configure(
         docformat="google",
-        template_directory=FOLDER / "theme",
         footer_text=f"caffe_lite {caffe_lite.__version__}",
         show_source=False,
     )
+    # pdoc does not find the names of annotations in what NamedTuple generates, and shows them as they are written
+    warnings.filterwarnings("ignore", "Error parsing type annotation", UserWarning)
     with tempfile.TemporaryDirectory() as folder:
         sys.path.insert(0, folder)
         try:

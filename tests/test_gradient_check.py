@@ -7,7 +7,7 @@ import pytest
 
 import caffe_lite
 from caffe_lite.blob import Blob
-from caffe_lite.gradient_check import TOLERANCE, check_layer, check_net
+from caffe_lite.gradient_check import TOLERANCE, Row, check_layer, check_net
 from caffe_lite.layer import Layer
 from caffe_lite.proto import caffe_pb2
 
@@ -31,6 +31,8 @@ class Square(Layer):
     def backward(self, top, propagate_down, bottom):
         if self.param_propagate_down[0] and self.fault != "no parameter gradient":
             self.blobs[0].diff[...] += (top[0].diff * bottom[0].data ** 2).sum()
+            if self.fault == "overwritten":  # right the first time, wrong with iter_size or shared weights
+                self.blobs[0].diff[...] = (top[0].diff * bottom[0].data ** 2).sum()
         if propagate_down[0]:
             bottom[0].diff[...] = 2 * self.blobs[0].data * bottom[0].data * top[0].diff
             if self.fault == "scaled":
@@ -88,7 +90,13 @@ def test_right_gradients_pass(exhaustive):
 
 
 @pytest.mark.parametrize(
-    "fault, blob", [("scaled", "bottom 0"), ("one element", "bottom 0"), ("no parameter gradient", "param 0")]
+    "fault, blob",
+    [
+        ("scaled", "bottom 0"),
+        ("one element", "bottom 0"),
+        ("no parameter gradient", "param 0"),
+        ("overwritten", "param 0"),
+    ],
 )
 def test_wrong_gradients_are_caught(fault, blob):
     rows = check_layer(*build(Square, fault=fault))
@@ -101,6 +109,11 @@ def test_exhaustive_names_the_element():
     wrong = [row for row in rows if row.error > TOLERANCE]
     assert [row.blob for row in wrong] == ["bottom 0 at (1, 2)"]
     assert str(wrong[0]).startswith("layer 'l', bottom 0 at (1, 2): analytic ")
+
+
+def test_json_has_no_nan():
+    row = Row("l", "bottom 0", float("nan"), float("inf"), float("nan"), kink=False)
+    assert row.as_dict() | {"verdict": "WRONG", "analytic": None, "numeric": None, "error": None} == row.as_dict()
 
 
 def test_only_what_is_asked_for():

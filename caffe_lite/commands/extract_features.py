@@ -26,9 +26,10 @@ def add_arguments(parser: Any) -> None:
 def run(args: Any) -> None:
     choose_device(args)
     import caffe_lite
+    from caffe_lite import models
     from caffe_lite.data.image_database import extract_features
 
-    net = caffe_lite.Net(args.net, caffe_lite.TEST, weights=args.weights)
+    net = caffe_lite.Net(models.resolve(args.net), caffe_lite.TEST, weights=args.weights)
     blobs, databases = args.blobs.split(","), args.databases.split(",")
     count = extract_features(net, blobs, databases, args.batches, args.backend.upper())
     for name in blobs:

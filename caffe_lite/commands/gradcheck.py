@@ -31,11 +31,11 @@ def add_arguments(parser: Any) -> None:
 
 def run(args: Any) -> int:
     import caffe_lite
-    from caffe_lite import gradient_check, prototxt
+    from caffe_lite import gradient_check, models, prototxt
 
     caffe_lite.set_random_seed(args.seed)
     sys.path.insert(0, os.getcwd())  # Python layers lie beside the prototxt that names them
-    param, positions = prototxt.read_net(args.net)
+    param, positions = prototxt.read_net(models.resolve(args.net))
     param.state.phase = getattr(caffe_lite, args.phase)
     param.force_backward = True
     net = caffe_lite.Net.from_param(param, positions, dtype="float64")
@@ -47,7 +47,7 @@ def run(args: Any) -> int:
     rows = gradient_check.check_net(net, layers=args.layer or None, exhaustive=args.exhaustive, seed=args.seed)
     bad = [row for row in rows if row.verdict == "WRONG"]
     if args.json:
-        print(json.dumps({"ok": not bad, "rows": [row.as_dict() for row in rows]}, indent=1))
+        print(json.dumps({"ok": not bad, "rows": [row.as_dict() for row in rows]}, indent=1, allow_nan=False))
     else:
         print(gradient_check.table(rows))
         print(f"{len(rows)} gradients checked, {len(bad)} wrong")

@@ -26,9 +26,9 @@ def add_arguments(parser: Any) -> None:
 
 def run(args: Any) -> None:
     import caffe_lite
-    from caffe_lite import visualize
+    from caffe_lite import models, visualize
 
-    net = caffe_lite.Net(args.net, caffe_lite.TEST, weights=args.weights)
+    net = caffe_lite.Net(models.resolve(args.net), caffe_lite.TEST, weights=args.weights)
     if args.filters:
         picture, title = visualize.filters(net, args.filters, args.limit), f"{args.filters}: filters"
     else:
