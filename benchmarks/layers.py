@@ -1,176 +1,142 @@
 """Forward and backward time of each layer type on the CPU, beside PyTorch's counterpart in the same run.
 
-    python benchmarks/layers.py                 # all
+    python benchmarks/layers.py                 # all types
     python benchmarks/layers.py ReLU Pooling    # some
 
-Without PyTorch only our times are printed. PyTorch's backward is its autograd's, forward excluded.
-A ratio is our time over PyTorch's.
+Each call of ours is followed by one of the counterpart's, so that a loaded machine slows both; best and median of
+25 such pairs, the ratio that of the best times. PyTorch's backward is its autograd's, forward excluded. Without
+PyTorch only our times are printed. The counterpart of a data layer is a plain loop with the library that it reads
+with. A type without an entry in ``layer_cases.py`` is an error.
 """
 
 from __future__ import annotations
 
 import statistics
 import sys
-import time
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import layer_cases
 import numpy as np
+from layer_cases import Case, torch
+from machine import measure
 
+import caffe_lite
 from caffe_lite import prototxt, registry
 from caffe_lite.blob import Blob
 from caffe_lite.device import CPU
 from caffe_lite.proto import caffe_pb2
 
-try:
-    import torch
-    from torch.nn import functional as F
-except ImportError:
-    torch = F = None  # type: ignore[assignment]
-
-MAP = (16, 64, 56, 56)
-SCORES = (256, 1000)
-ONE_BOTTOM = {
-    "AbsVal": ("", MAP, lambda x: x.abs()),
-    "ArgMax": ("argmax_param { axis: 1 }", MAP, lambda x: x.argmax(1)),
-    "BatchNorm": ("", MAP, lambda x: F.batch_norm(x, None, None, training=True)),
-    "BNLL": ("", MAP, lambda x: F.softplus(x)),
-    "Clip": ("clip_param { min: -1 max: 1 }", MAP, lambda x: x.clamp(-1, 1)),
-    "Convolution": (
-        "convolution_param { num_output: 64 kernel_size: 3 pad: 1 }",
-        MAP,
-        lambda x, w, b: F.conv2d(x, w, b, padding=1),
-    ),
-    "Deconvolution": (
-        "convolution_param { num_output: 64 kernel_size: 4 stride: 2 pad: 1 }",
-        (4, 64, 56, 56),
-        lambda x, w, b: F.conv_transpose2d(x, w, b, stride=2, padding=1),
-    ),
-    "Dropout": ("", MAP, lambda x: F.dropout(x, 0.5)),
-    "ELU": ("", MAP, lambda x: F.elu(x)),
-    "Exp": ("", MAP, lambda x: x.exp()),
-    "Flatten": ("", MAP, lambda x: x.flatten(1)),
-    "Im2col": ("convolution_param { kernel_size: 3 pad: 1 }", (4, 64, 56, 56), lambda x: F.unfold(x, 3, padding=1)),
-    "InnerProduct": ("inner_product_param { num_output: 4096 }", (128, 4096), lambda x, w, b: F.linear(x, w, b)),
-    "LRN": ("lrn_param { alpha: 0.0001 }", MAP, lambda x: F.local_response_norm(x, 5)),
-    "Log": ("log_param { shift: 10 }", MAP, lambda x: (x + 10).log()),
-    "MVN": ("", MAP, lambda x: F.instance_norm(x)),
-    "Pooling": ("pooling_param { kernel_size: 2 stride: 2 }", MAP, lambda x: F.max_pool2d(x, 2)),
-    "Power": ("power_param { power: 2 scale: 0.5 shift: 3 }", MAP, lambda x: (3 + 0.5 * x) ** 2),
-    "PReLU": ("", MAP, lambda x, w: F.prelu(x, w)),
-    "Reduction": ("reduction_param { axis: 1 }", MAP, lambda x: x.flatten(1).sum(1)),
-    "ReLU": ("", MAP, lambda x: F.relu(x)),
-    "Reshape": ("reshape_param { shape { dim: 0 dim: -1 } }", MAP, lambda x: x.flatten(1)),
-    "Scale": (
-        "scale_param { bias_term: true }",
-        MAP,
-        lambda x, w, b: x * w[:, None, None] + b[:, None, None],
-    ),
-    "Bias": ("", MAP, lambda x, b: x + b[:, None, None]),
-    "Sigmoid": ("", MAP, lambda x: x.sigmoid()),
-    "Softmax": ("", SCORES, lambda x: x.softmax(1)),
-    "Swish": ("", MAP, lambda x: F.silu(x)),
-    "TanH": ("", MAP, lambda x: x.tanh()),
-    "Threshold": ("", MAP, lambda x: (x > 0).float()),
-    "Tile": ("tile_param { axis: 1 tiles: 3 }", (16, 64, 28, 28), lambda x: x.repeat(1, 3, 1, 1)),
-}
-TWO_BOTTOMS = {
-    "Concat": ("", MAP, MAP, lambda a, b: torch.cat([a, b], 1)),
-    "Eltwise": ("", MAP, MAP, lambda a, b: a + b),
-    "EuclideanLoss": ("", SCORES, SCORES, lambda a, b: F.mse_loss(a, b)),
-    "SigmoidCrossEntropyLoss": ("", SCORES, SCORES, lambda a, b: F.binary_cross_entropy_with_logits(a, b)),
-    "SmoothL1Loss": ("", (2000, 84), (2000, 84), lambda a, b: F.smooth_l1_loss(a, b)),
-}
-LABELLED = {
-    "SoftmaxWithLoss": lambda x, y: F.cross_entropy(x, y),
-    "HingeLoss": lambda x, y: F.multi_margin_loss(x, y),
-    "Accuracy": lambda x, y: (x.argmax(1) == y).float().mean(),
-}
+PAIRS = 25
+Run = Callable[[], Any]
+Times = list[float]  # seconds
 
 
-def median_ms(work: Callable[[], Any], repeat: int = 9) -> float:
-    work()
-    times = []
-    for _ in range(repeat):
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times) * 1e3
-
-
-def ours(kind: str, text: str, bottoms: list[np.ndarray], gradients: list[bool]) -> tuple[float, float | None, list]:
-    """(forward ms, backward ms, parameters) of a layer."""
+def ours(kind: str, case: Case) -> tuple[Run, Run | None, list[Blob]]:
+    """(forward, backward, parameters) of a layer."""
     param = caffe_pb2.LayerParameter()
-    prototxt.parse(f'name: "x" type: "{kind}" top: "y" {text}', param)
-    layer = registry.layers.get(kind).create(param, 0, CPU, "float32", "")
-    blobs = [Blob(b.shape) for b in bottoms]
-    for blob, values in zip(blobs, bottoms, strict=True):
+    prototxt.parse(f'name: "x" type: "{kind}" {case.text}', param)
+    param.bottom.extend(f"b{i}" for i in range(len(case.bottoms)))
+    param.top.extend(f"t{i}" for i in range(case.tops))
+    layer = registry.layers.get(kind).create(param, caffe_lite.TRAIN, CPU, "float32", "")
+    bottoms = [Blob(b.shape) for b in case.bottoms]
+    for blob, values in zip(bottoms, case.bottoms, strict=True):
         blob.data[...] = values
-    tops = [Blob()]
-    layer.set_up(blobs, tops)
+    tops = [Blob() for _ in range(case.tops)]
+    layer.set_up(bottoms, tops)
+    if case.prepare:
+        case.prepare(layer)
     rng = np.random.default_rng(1)
     for blob in layer.blobs:
         blob.data[...] = rng.normal(size=blob.shape) * 0.05
     layer.param_propagate_down = [True] * len(layer.blobs)
-    forward = median_ms(lambda: layer.forward(blobs, tops))
-    if not any(gradients):
-        return forward, None, layer.blobs
-    tops[0].diff[...] = 1
-    return forward, median_ms(lambda: layer.backward(tops, gradients, blobs)), layer.blobs
+    layer.reshape(bottoms, tops)
+    layer.forward(bottoms, tops)
+    for top in tops:
+        top.diff[...] = 1
+    learns = bool(layer.blobs) and bool(bottoms)
+    backward = (lambda: layer.backward(tops, case.gradients, bottoms)) if any(case.gradients) or learns else None
+    return lambda: layer.forward(bottoms, tops), backward, list(layer.blobs)
 
 
-def theirs(
-    function: Callable[..., Any], bottoms: list[np.ndarray], gradients: list[bool], parameters: list
-) -> tuple[float, float | None]:
-    """(forward ms, backward ms) in PyTorch."""
-    inputs = [
+def theirs(case: Case, parameters: list[Blob]) -> tuple[Run | None, Run | None]:
+    """(forward, backward) of the counterpart."""
+    peer = case.peer
+    if isinstance(peer, str) or torch is None:
+        return None, None
+    tensors = [
         torch.from_numpy(b).requires_grad_(g) if g else torch.from_numpy(b)
-        for b, g in zip(bottoms, gradients, strict=True)
+        for b, g in zip(case.bottoms, case.gradients, strict=True)
     ]
-    inputs += [torch.from_numpy(p.data.copy()).requires_grad_(True) for p in parameters]
-    with torch.no_grad():
-        forward = median_ms(lambda: function(*inputs))
-    if not any(gradients):
+    if case.learned and case.bottoms:
+        tensors += [torch.from_numpy(p.data.copy()).requires_grad_(True) for p in parameters]
+    module = case.module() if case.module else None
+    arguments = [*([module] if module is not None else []), *tensors]
+
+    def forward() -> Any:
+        with torch.no_grad():
+            return peer(*arguments)
+
+    wanted = [t for t in tensors if t.requires_grad] + (list(module.parameters()) if module is not None else [])
+    if not wanted:
         return forward, None
-    y = function(*inputs)
-    dy = torch.ones_like(y)
-    wanted = [i for i in inputs if i.requires_grad]
-    return forward, median_ms(lambda: torch.autograd.grad(y, wanted, dy, retain_graph=True))
+    outputs = peer(*arguments)
+    outputs = list(outputs) if isinstance(outputs, tuple) else [outputs]
+    ones = [torch.ones_like(y) for y in outputs]
+    return forward, lambda: torch.autograd.grad(outputs, wanted, ones, retain_graph=True)
 
 
-def cases() -> dict[str, tuple[str, list[np.ndarray], list[bool], Callable[..., Any]]]:
-    rng = np.random.default_rng(0)
+def compare(mine: Run | None, peer: Run | None) -> tuple[Times, Times]:
+    """Times of ``PAIRS`` calls of each, in turn."""
+    sides: tuple[Times, Times] = [], []
+    for i in range(PAIRS + 1):
+        for run, times in zip((mine, peer), sides, strict=True):
+            if run is not None:
+                seconds = measure(run, 1, warm_up=0)
+                times.extend(seconds if i else [])  # the first call of each warms up
+    return sides
 
-    def normal(shape: tuple[int, ...]) -> np.ndarray:
-        return rng.normal(size=shape).astype("float32")
 
-    without = {"ArgMax", "Threshold"}
-    found = {k: (t, [normal(s)], [k not in without], f) for k, (t, s, f) in ONE_BOTTOM.items()}
-    for kind, (text, a, b, function) in TWO_BOTTOMS.items():
-        found[kind] = (text, [normal(a), normal(b)], [True, kind in ("Concat", "Eltwise")], function)
-    for kind, function in LABELLED.items():
-        labels = rng.integers(0, SCORES[1], SCORES[0])
-        found[kind] = ("", [normal(SCORES), labels], [kind != "Accuracy", False], function)
+def columns(mine: Times, peer: Times) -> str:
+    """Best and median of both, in milliseconds, and the ratio of the best."""
+    text = ""
+    for times in (mine, peer):
+        text += f"{min(times) * 1e3:>9.3f}{statistics.median(times) * 1e3:>9.3f}" if times else f"{'-':>9}{'-':>9}"
+    return text + (f"{min(mine) / min(peer):>7.2f}" if mine and peer else f"{'-':>7}")
+
+
+def cases(folder: Path) -> dict[str, Case]:
+    """Every layer type's, by name.
+
+    Raises:
+        SystemExit: one is missing, or one is of no known type.
+    """
+    found = layer_cases.all_cases(folder)
+    differing = set(found) ^ set(caffe_lite.layer_type_list())
+    if differing:
+        sys.exit(f"layer types and cases differ: {', '.join(sorted(differing))}")
     return dict(sorted(found.items()))
 
 
 def main() -> None:
-    wanted = set(sys.argv[1:])
-    print(f"{'layer':<24}{'forward ms':>11}{'PyTorch':>9}{'ratio':>7}   {'backward ms':>11}{'PyTorch':>9}{'ratio':>7}")
-    for kind, (text, bottoms, gradients, function) in cases().items():
-        if wanted and kind not in wanted:
-            continue
-        forward, backward, parameters = ours(kind, text, bottoms, gradients)
-        other: tuple[float | None, float | None] = (None, None)
-        if torch is not None:
-            learned = [] if kind == "BatchNorm" else parameters
-            other = theirs(function, bottoms, gradients, learned)
-        columns = []
-        for mine, his in ((forward, other[0]), (backward, other[1])):
-            columns.append(f"{mine:>11.2f}" if mine is not None else f"{'-':>11}")
-            columns.append(f"{his:>9.2f}" if his is not None else f"{'-':>9}")
-            columns.append(f"{mine / his:>7.2f}" if mine is not None and his else f"{'-':>7}")
-        print(f"{kind:<24}{''.join(columns[:3])}   {''.join(columns[3:])}", flush=True)
+    names = ("best", "median", "PyTorch", "median", "ratio")
+    title = "".join(f"{name:>{7 if name == 'ratio' else 9}}" for name in names)
+    print(f"{'ms':<24}{'forward':^43}   {'backward':^43}\n{'layer':<24}{title}   {title}")
+    with tempfile.TemporaryDirectory() as folder:
+        wanted = cases(Path(folder))
+        unknown = set(sys.argv[1:]) - set(wanted)
+        if unknown:
+            sys.exit(f"no such layer type: {', '.join(sorted(unknown))}")
+        for kind, case in wanted.items():
+            if len(sys.argv) > 1 and kind not in sys.argv:
+                continue
+            forward, backward, parameters = ours(kind, case)
+            peers = theirs(case, parameters)
+            sides = [columns(*compare(mine, peer)) for mine, peer in zip((forward, backward), peers, strict=True)]
+            why = f"   {case.peer}" if isinstance(case.peer, str) else ""
+            print(f"{kind:<24}{'   '.join(sides)}{why}", flush=True)
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ def _extend() -> None:
     from numba.core import event
     from numba.core.caching import CacheImpl
 
-    locators: Any = CacheImpl._locator_classes
+    locators: Any = getattr(CacheImpl, "_locator_classes", [])  # numba's own affair: without it, nothing is extended
     locators[:0] = [type(f"Package{base.__name__}", (_PackageLocator, base), {}) for base in locators]
     event.register("numba:compile", _listener(event.Listener))
 

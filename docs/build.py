@@ -41,7 +41,7 @@ def write_tutorials(package: Path) -> list[str]:
 
 def _module(page: Path, prefix: str) -> str:
     text = LINK.sub(rf"]({prefix}\1.html\2)", page.read_text(encoding="utf-8"))
-    return f'"""{text.replace(chr(92), 2 * chr(92))}"""\n\n__all__: list[str] = []\n'
+    return f"{text!r}\n\n__all__: list[str] = []\n"  # the first literal of a module is its docstring
 
 
 def build(out: Path) -> None:

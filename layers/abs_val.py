@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numba
 
-from caffe_lite.neuron import NeuronLayer
+from caffe_lite.neuron import ONE, NeuronLayer
 from caffe_lite.parallel import elementwise
 from caffe_lite.registry import register_layer
 
@@ -35,5 +35,7 @@ class AbsVal(NeuronLayer):
 @numba.njit(cache=True, nogil=True)
 def _backward(x, dy, dx):
     for i in range(x.size):
-        zero = x[i] * 0  # or a NaN
-        dx[i] = dy[i] if x[i] > 0 else (-dy[i] if x[i] < 0 else dy[i] * zero)
+        sign = x[i] - x[i]  # 0, or a NaN; selected from below rather than branched over
+        sign = ONE if x[i] > 0 else sign
+        sign = -ONE if x[i] < 0 else sign
+        dx[i] = sign * dy[i]

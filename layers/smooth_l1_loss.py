@@ -98,6 +98,9 @@ class SmoothL1Loss(LossLayer):
                 blob.diff[...] = 0
 
 
+# No branches: which side of 1 / s a difference falls on cannot be predicted.
+
+
 @numba.njit(cache=True)
 def _forward(prediction, target, inside, outside, bottoms, sigma2):
     total = 0.0
@@ -105,7 +108,9 @@ def _forward(prediction, target, inside, outside, bottoms, sigma2):
         d = prediction[i] - target[i]
         if bottoms > 2:
             d *= inside[i]
-        loss = 0.5 * sigma2 * d * d if abs(d) < 1 / sigma2 else abs(d) - 0.5 / sigma2
+        size = abs(d)
+        near = size if size < 1 / sigma2 else 1 / sigma2
+        loss = sigma2 * near * (size - 0.5 * near)  # both cases of f; a NaN stays one
         total += outside[i] * loss if bottoms > 3 else loss
     return total
 
@@ -117,6 +122,6 @@ def _backward(prediction, target, inside, outside, bottoms, sigma2, scale, dx):
         if bottoms > 2:
             d *= inside[i]
         slope = sigma2 * d  # of a NaN, and at 0, too
-        if abs(d) >= 1 / sigma2:
-            slope = 1.0 if d > 0 else -1.0
+        slope = 1.0 if slope > 1.0 else slope
+        slope = -1.0 if slope < -1.0 else slope
         dx[i] = scale * (slope * inside[i] * outside[i] if bottoms > 3 else slope)

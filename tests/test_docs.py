@@ -6,6 +6,7 @@ stops at the first command that fails. A block that begins with ``# NAME`` is a 
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import os
 import re
@@ -71,6 +72,9 @@ def test_the_site_has_every_page() -> None:
     """docs/build.py names each page, once, and its links point to what it writes."""
     build = _build_script()
     assert sorted((*build.PAGES, "index")) == PAGES
+    for page in DOCS.glob("*.md"):
+        shown = ast.get_docstring(ast.parse(build._module(page, "")), clean=False)
+        assert shown == build.LINK.sub(r"](\1.html\2)", page.read_text())
     assert build.LINK.sub(r"](\1.html\2)", "see [Train](train.md#resume), [x](y.png)") == (
         "see [Train](train.html#resume), [x](y.png)"
     )
