@@ -42,7 +42,7 @@ setup(
         "caffe_lite": ["*.cu", "*.cuh", "py.typed"],
         "caffe_lite.proto": ["*.proto", "*.pyi"],
         "caffe_lite.layers": ["*.cu"],
-        "caffe_lite.models": ["**/*.prototxt", "**/*.yml"],
+        "caffe_lite.models": ["**/*.prototxt", "**/*.yml", "**/*.json"],
     },
     include_package_data=False,
     install_requires=[
@@ -63,12 +63,13 @@ setup(
         "cuda13": ["cupy-cuda13x>=13.6"],
         "leveldb": ["plyvel>=1.5"],  # the Data layer's older databases; needs the LevelDB library
         "onnx": ["onnx>=1.16", "onnxruntime>=1.18"],  # export, and running what was exported
+        "safetensors": ["safetensors>=0.4"],  # weights to and from other frameworks
         "svm": ["scikit-learn>=1.3"],  # LinearSVC, which train-svms fits the heads with
         "coco": ["pycocotools>=2.0.7"],  # COCO's annotations and its average precision
         "completion": ["shtab>=1.6"],  # shell completion scripts for the two commands
         "test": [
             "pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.90",
-            "onnx>=1.16", "onnxruntime>=1.18", "pycocotools>=2.0.7", "scikit-learn>=1.3", "shtab>=1.6",
+            "onnx>=1.16", "onnxruntime>=1.18", "pycocotools>=2.0.7", "safetensors>=0.4", "scikit-learn>=1.3", "shtab>=1.6",
         ],
         "dev": ["ruff>=0.6", "mypy>=1.11", "types-PyYAML", "types-protobuf", "types-tqdm", "build>=1.2"],
     },

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ class Case:
     tops: int = 1
     learned: bool = True
     module: Callable[[], Any] | None = None
-    prepare: Callable[[Any], None] | None = field(default=None)  # of the layer, once it is set up
+    prepare: Callable[[Any], None] | None = None  # of the layer, once it is set up
 
 
 RNG = np.random.default_rng(0)
@@ -230,7 +231,7 @@ def sources(folder: Path) -> dict[str, Case]:
     (folder / "windows.txt").write_text("".join(windows))
     values = images.transpose(0, 3, 1, 2).astype("float32")
     with h5py.File(folder / "data.h5", "w") as file:
-        file["y"] = values
+        file["t0"] = values
     (folder / "h5.txt").write_text(f"{folder / 'data.h5'}\n")
     environment = lmdb.open(str(folder / "lmdb"), map_size=1 << 28)
     with environment.begin(write=True) as transaction:
@@ -238,6 +239,8 @@ def sources(folder: Path) -> dict[str, Case]:
             datum = caffe_pb2.Datum(channels=3, height=256, width=256, label=i, data=image.transpose(2, 0, 1).tobytes())
             transaction.put(b"%08d" % i, datum.SerializeToString())
     environment.close()
+    shutil.copytree(folder / "lmdb", folder / "copy")  # a process may open an environment only once
+    opened = lmdb.open(str(folder / "copy"), readonly=True, lock=False)
     batch = np.empty((n, 3, 256, 256), dtype="float32")
 
     def read_images() -> None:
@@ -245,10 +248,14 @@ def sources(folder: Path) -> dict[str, Case]:
             batch[i] = cv2.imread(str(folder / f"{i}.jpg")).transpose(2, 0, 1)
 
     def read_lmdb() -> None:
-        with lmdb.open(str(folder / "lmdb"), readonly=True, lock=False) as opened, opened.begin() as transaction:
+        with opened.begin() as transaction:
             for i, (_, value) in enumerate(transaction.cursor()):
                 datum = caffe_pb2.Datum.FromString(value)
                 batch[i] = np.frombuffer(datum.data, dtype=np.uint8).reshape(3, 256, 256)
+
+    def read_hdf5() -> None:
+        with h5py.File(folder / "data.h5") as file:
+            file["t0"].read_direct(batch)
 
     def read_windows() -> None:
         for i in range(n):
@@ -269,7 +276,7 @@ def sources(folder: Path) -> dict[str, Case]:
             f'hdf5_data_param {{ source: "{folder / "h5.txt"}" {size} }}',
             [],
             [],
-            lambda: batch.__setitem__(..., values),
+            lambda: np.copyto(batch, values),
         ),
         "HDF5Output": Case(
             f'hdf5_output_param {{ file_name: "{folder / "out.h5"}" }}',
@@ -286,7 +293,7 @@ def sources(folder: Path) -> dict[str, Case]:
             f"memory_data_param {{ {size} channels: 3 height: 256 width: 256 }}",
             [],
             [],
-            lambda: batch.__setitem__(..., values),
+            lambda: np.copyto(batch, values),
             tops=2,
             prepare=lambda layer: layer.reset(values, np.zeros(n, dtype="float32")),
         ),

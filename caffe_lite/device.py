@@ -60,6 +60,14 @@ class Device:
             buffer = self._workspaces[name] = self.xp.empty(needed, dtype="uint8")
         return buffer[:needed].view(dtype).reshape(shape)
 
+    def free_memory(self) -> int:
+        """Bytes that can still be allocated on this GPU: CUDA's, and those that CuPy's pool holds unused."""
+        with self.xp.cuda.Device(self.index) as here:
+            pool = self.xp.get_default_memory_pool()
+            free = int(here.mem_info[0]) + int(pool.free_bytes())
+            limit = int(pool.get_limit())  # CUPY_GPU_MEMORY_LIMIT; 0 is none
+            return min(free, limit - int(pool.used_bytes())) if limit else free
+
     def to_host(self, array: Any) -> np.ndarray:
         """A device array as NumPy: a copy from a GPU, itself on the CPU."""
         if not self.is_gpu:

@@ -16,6 +16,7 @@ import numpy as np
 from caffe_lite import (
     caffemodel,
     debug_info,
+    device_memory,
     graph,
     hdf5_weights,
     prototxt,
@@ -111,6 +112,7 @@ class Net(PycaffeNet):
         self.outputs = sorted(set(self._blobs_by_name) - self._consumed)
         self._fused = self._find_fused_relus()
         self._memory_plan: MemoryPlan | None = None
+        self._checked = {"forward": False, "backward": False}  # is there memory on the GPU for it
         self._expose()
 
     def _specs(self, param: Any, positions: Any) -> list[LayerSpec]:
@@ -145,7 +147,7 @@ class Net(PycaffeNet):
         try:
             layer.set_up(self._seen_by(layer, node.bottoms), self._seen_by(layer, node.tops))
         except MemoryError as error:
-            raise NetError(spec.explain(f"not enough memory: {error}")) from error
+            raise device_memory.exhausted(layer, error) from error
         layer.preloaded = []
         self._add_params(layer, spec)
         node.needs_backward = any(node.propagate_down) or any(layer.param_propagate_down)
@@ -282,6 +284,7 @@ class Net(PycaffeNet):
         threads.apply()
         if self._memory_plan is not None:
             self._memory_plan.before_forward(start, end)
+        self._check_memory("forward")
         before, after = self.callbacks["before_forward"], self.callbacks["after_forward"]
         watched = self.debug_info or before or after
         done_by_fusion = -1
@@ -299,12 +302,22 @@ class Net(PycaffeNet):
                     layer.forward(bottoms, tops)
             except CaffeError as error:
                 raise layer.located(error) from error
+            except MemoryError as error:
+                raise device_memory.exhausted(layer, error) from error
             if self.debug_info:
                 debug_info.log_forward(self, i)
             if layer.fused_relu:
                 done_by_fusion = i + 1
             for callback in after:
                 callback(i)
+
+    def _check_memory(self, direction: str) -> None:
+        """Before the first run on a GPU: see :mod:`caffe_lite.device_memory`."""
+        if self.device.is_gpu and not self._checked[direction]:
+            if direction == "forward":
+                self.reshape()  # the shapes that the inputs have now
+            device_memory.check(self, backward=direction == "backward")
+            self._checked[direction] = True
 
     def loss(self, start: int = 0, end: int | None = None) -> float:
         """Weighted sum of the losses that layers ``start`` to ``end`` inclusive last computed."""
@@ -321,6 +334,7 @@ class Net(PycaffeNet):
         if self._memory_plan is not None:
             raise NetError(f"net {self.name!r} shares memory between blobs (optimize_memory): it cannot run backward")
         threads.apply()
+        self._check_memory("backward")
         for i in range(start, end - 1, -1):
             for callback in self.callbacks["before_backward"]:
                 callback(i)
@@ -336,6 +350,8 @@ class Net(PycaffeNet):
             layer.backward(self._seen_by(layer, node.tops), node.propagate_down, self._seen_by(layer, node.bottoms))
         except CaffeError as error:
             raise layer.located(error) from error
+        except MemoryError as error:
+            raise device_memory.exhausted(layer, error) from error
         if self.debug_info:
             debug_info.log_backward(self, i)
 

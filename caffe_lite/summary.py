@@ -8,9 +8,10 @@ kernels and what data layers read ahead come on top.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from caffe_lite.net import Net
+if TYPE_CHECKING:
+    from caffe_lite.net import Net
 
 
 @dataclass(frozen=True)
@@ -26,10 +27,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes: to run the net forward, and to train it (gradients and one history value for each parameter too)."""
+    """Bytes: to run the net forward, and to train it (gradients and one history value for each parameter too).
+
+    ``history``: the part of ``train`` that holds the history.
+    """
 
     test: int
     train: int
+    history: int
 
 
 def rows(net: Net) -> list[Row]:
@@ -72,7 +77,7 @@ def memory(net: Net) -> Memory:
         parameters += blob.count
         history += blob.count if spec.lr_mult else 0
     test = size * (parameters + sum(data.values()))
-    return Memory(test, test + size * (2 * history + sum(diff.values())))
+    return Memory(test, test + size * (2 * history + sum(diff.values())), size * history)
 
 
 def table(net: Net) -> str:

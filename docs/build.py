@@ -55,6 +55,8 @@ def build(out: Path) -> None:
     )
     # pdoc does not find the names of annotations in what NamedTuple generates, and shows them as they are written
     warnings.filterwarnings("ignore", "Error parsing type annotation", UserWarning)
+    # of packages with __all__ pdoc shows what that names only, so each module is named here, some twice
+    warnings.filterwarnings("ignore", "The module specification", UserWarning)
     with tempfile.TemporaryDirectory() as folder:
         sys.path.insert(0, folder)
         try:

@@ -27,6 +27,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,13 +74,23 @@ def has_compiler() -> bool:
     return shutil.which("g++") is not None
 
 
+class EmulatedDevice(Device):
+    """A GPU whose arrays are NumPy's."""
+
+    def __init__(self) -> None:
+        super().__init__(np, is_gpu=True)
+
+    def free_memory(self) -> int:
+        return sys.maxsize
+
+
 @contextlib.contextmanager
 def emulated_device() -> Iterator[Device]:
     """A device whose layers take their GPU half; kernels run on the host while the context lasts."""
     originals = cuda.Kernels.__call__, cuda.Kernels.tiles
     cuda.Kernels.__call__, cuda.Kernels.tiles = launch, launch_tiles  # type: ignore[method-assign]
     try:
-        yield Device(np, is_gpu=True)
+        yield EmulatedDevice()
     finally:
         cuda.Kernels.__call__, cuda.Kernels.tiles = originals  # type: ignore[method-assign]
 

@@ -1,95 +1,79 @@
 """Every .cu of the layers and the engine compiles for real GPUs, in float and in double, and spills no registers.
 
-By nvcc if it is on PATH, and by NVRTC if its pip package is installed. Neither needs a GPU.
+By NVRTC if its pip package is installed and by nvcc if it is on PATH; neither needs a GPU. ``pytest -s`` shows
+the report of each file.
 """
 
 from __future__ import annotations
 
-import ctypes
-import importlib.util
-import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 
-import caffe_lite.layers
-from caffe_lite.cuda import PRELUDE, Kernels
+from tests.kernel_report import COMPILERS, SOURCES, CompileError, Usage, compile_source, nvrtc_targets, table, usages
 
-FOLDER = Path(next(iter(caffe_lite.layers.__path__)))
-SOURCES = [*sorted(FOLDER.glob("*.cu")), *sorted(PRELUDE.parent.glob("*.cu"))]
-ARCHITECTURES = ("sm_80", "sm_90")
-CTYPES = ("float", "double")
-NVCC = shutil.which("nvcc")
-STANDARD = "--std=c++17"  # what caffe_lite.cuda asks for
-
-
-def nvrtc() -> ctypes.CDLL | None:
-    """The NVRTC library of a pip package."""
-    for name in ("nvidia.cuda_nvrtc", "nvidia.cu13", "nvidia.cu12"):
-        try:
-            found = importlib.util.find_spec(name)
-        except ModuleNotFoundError:
-            continue
-        for place in found.submodule_search_locations or () if found else ():
-            for library in sorted(Path(place).rglob("*nvrtc*")):
-                if re.fullmatch(r"libnvrtc\.so[.\d]*|nvrtc64_.*\.dll", library.name) and "alt" not in library.name:
-                    return ctypes.CDLL(str(library))
-    return None
+AT_HAND = [name for name, (targets, _) in COMPILERS.items() if targets()] or [
+    pytest.param("", marks=pytest.mark.skip(reason="neither nvcc nor NVRTC (nvidia-cuda-nvrtc-cu12) is installed"))
+]
+SPILLING = r"""
+extern "C" __global__ void __launch_bounds__(1024, 2) crowded(int n, const float* x, float* y) {
+  float held[128];
+  #pragma unroll
+  for (int i = 0; i < 128; ++i) held[i] = x[i * n];
+  __syncthreads();
+  #pragma unroll
+  for (int i = 0; i < 128; ++i) y[i * n] = held[127 - i] * held[i];
+}
+"""
 
 
-LIBRARY = nvrtc()
-
-
-def check(failed: bool, report: str) -> None:
-    assert not failed, report
-    assert not re.search(r"(?<!\d)[1-9]\d* bytes spill (?:stores|loads)", report), f"registers are spilled:\n{report}"
-
-
-@pytest.mark.skipif(not NVCC, reason="nvcc is not on PATH")
+@pytest.mark.parametrize("compiler", AT_HAND)
 @pytest.mark.parametrize("source", SOURCES, ids=[s.stem for s in SOURCES])
-def test_nvcc_compiles(source: Path, tmp_path: Path) -> None:
-    for ctype in CTYPES:
-        unit = tmp_path / f"{ctype}.cu"
-        unit.write_text(Kernels(str(source)).text(ctype))
-        running = []
-        for arch in ARCHITECTURES:
-            command = [
-                str(NVCC),
-                "-cubin",
-                f"-arch={arch}",
-                STANDARD,
-                "-Xptxas",
-                "-v",
-                str(unit),
-                "-o",
-                f"{unit}.{arch}",
-            ]
-            running.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
-        reports = [process.communicate()[0] for process in running]
-        for arch, process, report in zip(ARCHITECTURES, running, reports, strict=True):
-            check(process.returncode != 0, f"{ctype}, {arch}:\n{report}")
+def test_compiles_without_spills(source: Path, compiler: str) -> None:
+    targets, by = COMPILERS[compiler]
+    found = compile_source(source, by)
+    print(f"\n{source.name} by {compiler}\n{table(found)}")
+    kernels = {usage.kernel for usage in found}
+    assert kernels and len(found) == 2 * len(targets()) * len(kernels)  # each in float and in double
+    assert not [usage for usage in found if usage.spills]
 
 
-@pytest.mark.skipif(not LIBRARY, reason="the pip package of NVRTC (nvidia-cuda-nvrtc) is not installed")
-@pytest.mark.parametrize("source", SOURCES, ids=[s.stem for s in SOURCES])
-def test_nvrtc_compiles(source: Path) -> None:
-    """As CuPy will: no headers at all."""
-    assert LIBRARY is not None
-    for ctype in CTYPES:
-        text = Kernels(str(source)).text(ctype).encode()
-        for arch in ARCHITECTURES:
-            program = ctypes.c_void_p()
-            assert LIBRARY.nvrtcCreateProgram(ctypes.byref(program), text, b"layer.cu", 0, None, None) == 0
-            words = [f"--gpu-architecture={arch}".encode(), STANDARD.encode(), b"--ptxas-options=-v"]
-            failed = LIBRARY.nvrtcCompileProgram(program, len(words), (ctypes.c_char_p * len(words))(*words))
-            size = ctypes.c_size_t()
-            LIBRARY.nvrtcGetProgramLogSize(program, ctypes.byref(size))
-            log = ctypes.create_string_buffer(size.value)
-            LIBRARY.nvrtcGetProgramLog(program, log)
-            LIBRARY.nvrtcDestroyProgram(ctypes.byref(program))
-            check(failed != 0, f"{ctype}, {arch}:\n{log.value.decode()}")
+@pytest.mark.parametrize("compiler", AT_HAND)
+def test_a_spill_is_seen(compiler: str) -> None:
+    """A kernel that wants more registers than its launch bounds leave it."""
+    targets, by = COMPILERS[compiler]
+    found = by(SPILLING, "float")
+    assert [usage.arch for usage in found] == targets()
+    assert all(usage.spills > 0 and usage.registers <= 32 for usage in found)
+
+
+@pytest.mark.parametrize("compiler", AT_HAND)
+def test_an_error_is_seen(compiler: str) -> None:
+    with pytest.raises(CompileError, match="undefined"):
+        COMPILERS[compiler][1]('extern "C" __global__ void f(float* x) { x[0] = nothing; }', "float")
+
+
+@pytest.mark.skipif(not nvrtc_targets(), reason="the pip package of NVRTC (nvidia-cuda-nvrtc-cu12) is not installed")
+def test_nvrtc_knows_the_oldest_target() -> None:
+    """CUDA 13 has dropped it: the package has to be that of CUDA 12."""
+    assert nvrtc_targets()[0] == "sm_70"
+
+
+def test_what_ptxas_says_is_read() -> None:
+    log = """\
+ptxas info    : 0 bytes gmem
+ptxas info    : Compiling entry function 'first' for 'sm_70'
+ptxas info    : Function properties for first
+    0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads
+ptxas info    : Used 22 registers, 400 bytes cmem[0]
+ptxas info    : Compiling entry function 'second' for 'sm_90'
+ptxas info    : Function properties for second
+    96 bytes stack frame, 100 bytes spill stores, 20 bytes spill loads
+ptxas info    : Used 255 registers, used 1 barriers, 96 bytes cumulative stack size, 4096 bytes smem
+"""
+    first, second = Usage("first", "float", "sm_70", 22, 0, 0), Usage("second", "float", "sm_90", 255, 120, 4096)
+    assert usages(log, "float") == [first, second]
+    assert table([second]).splitlines()[-1].split() == ["second", "float", "sm_90", "255", "120", "4096"]
 
 
 def test_every_kernel_file_belongs_to_a_layer() -> None:
