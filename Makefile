@@ -1,18 +1,23 @@
 # make demo   install, then train and test a small Fast R-CNN (about 4 minutes)
 # make test   install, then run the test suite
+# make docs   build the tutorials and the reference into build/docs
 # make test-gpu   the tests of layers and kernels, on the GPU too
 # make soak   the tests that take longer than that: faults by the hundred, every large net
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test test-gpu soak lint clean
+.PHONY: demo test docs test-gpu soak lint clean
 
 demo: $(VENV)/installed
 	$(BIN)/fast-rcnn demo
 
 test: $(VENV)/installed-test
 	$(BIN)/python -m pytest -n auto --dist loadfile
+
+docs: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet -e '.[docs]'
+	$(BIN)/python docs/build.py build/docs
 
 test-gpu: $(VENV)/installed-test
 	$(BIN)/python -m pytest tests/layers tests/test_gpu_*.py tests/test_kernels_compile.py tests/test_device_query.py

@@ -63,6 +63,7 @@ setup(
         "cuda13": ["cupy-cuda13x>=13.6"],
         "leveldb": ["plyvel>=1.5"],  # the Data layer's older databases; needs the LevelDB library
         "onnx": ["onnx>=1.16", "onnxruntime>=1.18"],  # export, and running what was exported
+        "docs": ["pdoc>=14"],  # the site: tutorials and the reference
         "safetensors": ["safetensors>=0.4"],  # weights to and from other frameworks
         "svm": ["scikit-learn>=1.3"],  # LinearSVC, which train-svms fits the heads with
         "coco": ["pycocotools>=2.0.7"],  # COCO's annotations and its average precision
@@ -70,6 +71,7 @@ setup(
         "test": [
             "pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.90",
             "onnx>=1.16", "onnxruntime>=1.18", "pycocotools>=2.0.7", "safetensors>=0.4", "scikit-learn>=1.3", "shtab>=1.6",
+            "nbclient>=0.8", "nbformat>=5.7", "ipykernel>=6.20",
         ],
         "dev": ["ruff>=0.6", "mypy>=1.11", "types-PyYAML", "types-protobuf", "types-tqdm", "build>=1.2"],
     },

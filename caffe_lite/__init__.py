@@ -15,6 +15,7 @@ from caffe_lite.as_caffe import install_as_caffe  # noqa: E402
 from caffe_lite.blob import Blob  # noqa: E402
 from caffe_lite.classifier import Classifier  # noqa: E402
 from caffe_lite.detector import Detector  # noqa: E402
+from caffe_lite.device import set_compute  # noqa: E402
 from caffe_lite.errors import (  # noqa: E402
     CaffeError,
     DataError,
@@ -98,6 +99,7 @@ __all__ = [
     "layers",
     "log",
     "params",
+    "set_compute",
     "set_device",
     "set_mode_cpu",
     "set_mode_gpu",

@@ -109,16 +109,45 @@ def _one_line(error: Exception) -> str:
 
 
 def add_device_options(parser: Any, threads: str = "one for each processor") -> None:
-    """``--gpu`` and ``--threads``, for :func:`choose_device`."""
-    parser.add_argument("--gpu", type=int, metavar="N", help="use GPU N (default: the CPU)")
+    """``--gpu``, ``--compute`` and ``--threads``, for :func:`choose_device`."""
+    parser.add_argument("--gpu", "-gpu", type=int, metavar="N", help="use GPU N (default: the CPU)")
+    add_compute_option(parser)
     parser.add_argument("--threads", type=positive, metavar="N", help=f"threads that compute (default: {threads})")
 
 
+def add_compute_option(parser: Any) -> None:
+    """``--compute``, for ``caffe_lite.set_compute`` and :func:`check_compute`."""
+    from caffe_lite.device import COMPUTE
+
+    parser.add_argument(
+        "--compute", choices=COMPUTE, default="float32",
+        help="how a GPU multiplies matrices; the error of tf32 and bf16 was not yet measured (default: float32)",
+    )  # fmt: skip
+
+
+def check_compute(compute: str, on_gpu: bool) -> None:
+    """Refuse ``--compute tf32`` and bf16 where no GPU was chosen, which would do as if it were not said.
+
+    Raises:
+        DeviceError: it was said, and nets run on the CPU.
+    """
+    from caffe_lite.errors import DeviceError
+
+    if compute != "float32" and not on_gpu:
+        raise DeviceError(f"--compute {compute} is for GPUs: give --gpu N too (the CPU computes in float32)")
+
+
 def choose_device(args: Any) -> None:
-    """Do what ``--gpu`` and ``--threads`` say; before any net is built."""
+    """Do what ``--gpu``, ``--compute`` and ``--threads`` say; before any net is built.
+
+    Raises:
+        DeviceError: there is no such GPU, or it cannot compute that way.
+    """
     import caffe_lite
 
+    check_compute(args.compute, args.gpu is not None)
     if args.gpu is not None:
+        caffe_lite.set_compute(args.compute)
         caffe_lite.set_device(args.gpu)
         caffe_lite.set_mode_gpu()
     if args.threads is not None:

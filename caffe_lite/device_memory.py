@@ -22,26 +22,29 @@ KNOBS = (
 )
 
 
-def check(net: Net, backward: bool) -> None:
-    """Refuse to run ``net``, whose blobs have their shapes, if its GPU has less memory free than it will ask for.
+def before_run(net: Net, direction: str) -> None:
+    """Refuse to run ``net`` for the first time if its GPU has less memory free than that will ask for.
 
-    ``backward``: as long as the gradients are not there yet; else before anything is.
+    ``direction``: "forward" or "backward". On the CPU, and at later runs, nothing is done.
 
     Raises:
         DeviceError: saying what is needed, what is free, the largest layer and what to change.
     """
-    if not net.device.is_gpu:
+    if not net.device.is_gpu or direction in net.has_memory_for:
         return
-    needed = missing(net, backward)
-    free = net.device.free_memory()
+    backward = direction == "backward"
+    if not backward:
+        net.reshape()  # the shapes that the inputs have now
+    needed, free = missing(net, backward), net.device.free_memory()
     if needed <= free:
+        net.has_memory_for.add(direction)
         return
     largest = max(net.nodes, key=lambda node: sum(blob.count for blob in node.tops)).layer
-    keep = "" if backward or net.phase == 0 else ", or share memory between blobs (optimize_memory)"
+    share = "" if backward or net.phase == 0 else ", or share memory between blobs (optimize_memory)"
     raise DeviceError(
-        f"net {net.name!r} needs {summary.megabytes(needed)} more to run {'backward' if backward else 'forward'}, "
+        f"net {net.name!r} needs {summary.megabytes(needed)} more to run {direction}, "
         f"and {net.device} has {summary.megabytes(free)} free; the largest outputs are those of "
-        f"{largest.explain('').rstrip(': ')}: {KNOBS}{keep}"
+        f"{largest.explain('').rstrip(': ')}: {KNOBS}{share}"
     )
 
 

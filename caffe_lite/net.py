@@ -112,7 +112,7 @@ class Net(PycaffeNet):
         self.outputs = sorted(set(self._blobs_by_name) - self._consumed)
         self._fused = self._find_fused_relus()
         self._memory_plan: MemoryPlan | None = None
-        self._checked = {"forward": False, "backward": False}  # is there memory on the GPU for it
+        self.has_memory_for: set[str] = set()  # "forward", "backward": kept by device_memory
         self._expose()
 
     def _specs(self, param: Any, positions: Any) -> list[LayerSpec]:
@@ -284,7 +284,7 @@ class Net(PycaffeNet):
         threads.apply()
         if self._memory_plan is not None:
             self._memory_plan.before_forward(start, end)
-        self._check_memory("forward")
+        device_memory.before_run(self, "forward")
         before, after = self.callbacks["before_forward"], self.callbacks["after_forward"]
         watched = self.debug_info or before or after
         done_by_fusion = -1
@@ -311,14 +311,6 @@ class Net(PycaffeNet):
             for callback in after:
                 callback(i)
 
-    def _check_memory(self, direction: str) -> None:
-        """Before the first run on a GPU: see :mod:`caffe_lite.device_memory`."""
-        if self.device.is_gpu and not self._checked[direction]:
-            if direction == "forward":
-                self.reshape()  # the shapes that the inputs have now
-            device_memory.check(self, backward=direction == "backward")
-            self._checked[direction] = True
-
     def loss(self, start: int = 0, end: int | None = None) -> float:
         """Weighted sum of the losses that layers ``start`` to ``end`` inclusive last computed."""
         end = len(self.nodes) - 1 if end is None else end
@@ -334,7 +326,7 @@ class Net(PycaffeNet):
         if self._memory_plan is not None:
             raise NetError(f"net {self.name!r} shares memory between blobs (optimize_memory): it cannot run backward")
         threads.apply()
-        self._check_memory("backward")
+        device_memory.before_run(self, "backward")
         for i in range(start, end - 1, -1):
             for callback in self.callbacks["before_backward"]:
                 callback(i)

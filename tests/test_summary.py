@@ -44,7 +44,9 @@ def test_a_net_counted_by_hand(tmp_path: Path) -> None:
     parameters = 114 + 72 + 1015 + 7
     blobs = 240 + 144 + 288 + 14 + 14  # relu is in place, the split of "up" shares its memory
     gradients = 144 + 288 * 3 + 14 + 14  # of "up" and of both its copies; the image needs none
-    assert summary.memory(net) == summary.Memory(4 * (parameters + blobs), 4 * (3 * parameters + blobs + gradients))
+    assert summary.memory(net) == summary.Memory(
+        4 * (parameters + blobs), 4 * (3 * parameters + blobs + gradients), 4 * parameters
+    )
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,7 @@ def add_arguments(parser: Any) -> None:
     )
     device = parser.add_argument_group("device")
     device.add_argument("--gpu", "-gpu", metavar="N", help="train on GPU N; 'all' where there is one")
+    add_compute_option(device)
     device.add_argument("--cpu", action="store_true", help="train on the CPU, whatever solver_mode says")
     device.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: one for each processor)")
     net = parser.add_argument_group("train net")
@@ -143,6 +144,7 @@ def _choose_device(args: Any, param: Any) -> None:
     if not wanted and not args.cpu and param.HasField("solver_mode"):
         if param.solver_mode == caffe_pb2.SolverParameter.GPU:
             wanted, reason = str(param.device_id), f"{args.solver}: solver_mode: GPU (or train with --cpu)"
+    check_compute(args.compute, bool(wanted))
     if not wanted:
         log.info("Use CPU.")
         caffe_lite.set_mode_cpu()
@@ -153,6 +155,7 @@ def _choose_device(args: Any, param: Any) -> None:
     if wanted == "all" and (count := device.gpu_count()) > 1:
         raise DeviceError(f"--gpu all: there are {count} GPUs, and training on several is not supported: choose one")
     try:
+        caffe_lite.set_compute(args.compute)
         caffe_lite.set_device(0 if wanted == "all" else int(wanted))
         caffe_lite.set_mode_gpu()
     except DeviceError as error:
