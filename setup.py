@@ -69,9 +69,18 @@ setup(
         "coco": ["pycocotools>=2.0.7"],  # COCO's annotations and its average precision
         "completion": ["shtab>=1.6"],  # shell completion scripts for the two commands
         "test": [
-            "pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.90",
-            "onnx>=1.16", "onnxruntime>=1.18", "pycocotools>=2.0.7", "safetensors>=0.4", "scikit-learn>=1.3", "shtab>=1.6",
-            "nbclient>=0.8", "nbformat>=5.7", "ipykernel>=6.20",
+            "pytest>=8",
+            "pytest-xdist>=3.5",
+            "hypothesis>=6.90",
+            "onnx>=1.16",
+            "onnxruntime>=1.18",
+            "pycocotools>=2.0.7",
+            "safetensors>=0.4",
+            "scikit-learn>=1.3",
+            "shtab>=1.6",
+            "nbclient>=0.8",
+            "nbformat>=5.7",
+            "ipykernel>=6.20",
         ],
         "dev": ["ruff>=0.6", "mypy>=1.11", "types-PyYAML", "types-protobuf", "types-tqdm", "build>=1.2"],
     },

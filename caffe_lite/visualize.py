@@ -39,7 +39,7 @@ def filters(net: Any, layer: str, limit: int = 400) -> np.ndarray:
         NetError: the net has no such layer, or its weights are not (outputs, channels, height, width).
     """
     net.layer_index(layer)
-    weights = np.asarray(net.params[layer][0].data) if layer in net.params else np.empty(0)
+    weights: np.ndarray = np.asarray(net.params[layer][0].data) if layer in net.params else np.empty(0)
     if weights.ndim != 4:
         have = [name for name, blobs in net.params.items() if len(blobs[0].shape) == 4]
         raise NetError(
