@@ -48,6 +48,14 @@ CASES = (
     Case("L training step, conv3_1 up", "VGG16/train.prototxt", train=True),
     Case("LeNet batch 64 step", "classification/LeNet/train_val.prototxt", train=True, caffe=(0.020, 0.14)),
 )
+GPU_CASES = (  # names of those that gpu.py runs
+    "S test, 2000 RoIs",
+    "M test, 2000 RoIs",
+    "L test, 2000 RoIs",
+    "S training step",
+    "M training step",
+    "L training step, conv3_1 up",
+)
 
 
 def net_param(case: Case) -> Any:

@@ -42,15 +42,16 @@ def caffe_lite(folder: Path, train: bool) -> Callable[[], Any]:
     return lambda: solver.step(1)
 
 
-def pytorch(folder: Path, train: bool) -> Callable[[], Any]:
+def pytorch(folder: Path, train: bool, device: str = "cpu", channels_last: bool = True) -> Callable[[], Any]:
     import torch
 
     from benchmarks.torch_net import TorchNet
 
-    net = TorchNet(folder).to(memory_format=torch.channels_last)
-    arrays = {name: torch.from_numpy(values) for name, values in load_inputs(folder).items()}
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    net = TorchNet(folder).to(device, memory_format=memory_format)
+    arrays = {name: torch.from_numpy(values).to(device) for name, values in load_inputs(folder).items()}
     if arrays["data"].shape[1] > 1:
-        arrays["data"] = arrays["data"].contiguous(memory_format=torch.channels_last)
+        arrays["data"] = arrays["data"].contiguous(memory_format=memory_format)
     net.train(train)
     if not train:
 

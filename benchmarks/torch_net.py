@@ -46,11 +46,20 @@ class TorchNet(torch.nn.Module):
         losses = []
         result = torch.empty(0)
         for layer in self.layers:
-            result = getattr(self, "_" + layer.type.lower())(layer, *(blobs[name] for name in layer.bottom))
+            result = self.run_layer(layer, *(blobs[name] for name in layer.bottom))
             blobs[layer.top[0]] = result
             if layer.type.endswith("Loss"):
                 losses.append(result)
         return sum(losses[1:], losses[0]) if losses else result
+
+    def run_layer(self, layer: Any, *bottoms: torch.Tensor) -> torch.Tensor:
+        """The top of one layer of ``layers``."""
+        return getattr(self, "_" + layer.type.lower())(layer, *bottoms)
+
+    def weights_of(self, layer: Any) -> list[torch.Tensor]:
+        """Its parameters, if it has any."""
+        keys = [self._key(layer, i) for i in range(2)]
+        return [self.weights[key] for key in keys if key in self.weights]
 
     def _blobs(self, layer: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
         return self.weights[self._key(layer, 0)], self.weights[key] if (

@@ -4,7 +4,7 @@ Behaves as Caffe's DummyDataLayer:
     top[i]  dummy_data_param.shape[i], or num, channels, height and width [i]; one serves all tops
 filled by data_filler[i]; one serves all tops, none leaves zeros. A top with a constant filler is filled when the net
 is built and never again: what is written into it stays. Others are filled anew by every forward, from the process's
-random stream. There is no gradient.
+random stream, on one thread: the numbers must not depend on how many there are. There is no gradient.
 
 Differs from Caffe: the first filling of every top is when the net is built, so that a filler that cannot fill it is
 an error there; a top may be empty.

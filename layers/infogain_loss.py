@@ -15,6 +15,9 @@ The gradient goes to the scores: loss_weight (p_c (sum of H[y]) - H[y, c]) / nor
 Differs from Caffe: there is a GPU half; the loss is summed in double; force_backward passes H by (Caffe aborts). A
 label that is neither in [0, C) nor ignored is a DataError on the CPU; on a GPU it makes loss and gradient of that
 row NaN.
+
+On the CPU it takes some two and a half times PyTorch's time: several NumPy expressions, one after the other on one
+thread.
 """
 
 from __future__ import annotations

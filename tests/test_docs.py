@@ -72,11 +72,32 @@ def test_the_site_has_every_page() -> None:
     """docs/build.py names each page, once, and its links point to what it writes."""
     build = _build_script()
     assert sorted((*build.PAGES, "index")) == PAGES
+    assert sorted(build.NOTEBOOKS) == sorted(page.stem for page in DOCS.glob("*.ipynb"))
     for page in DOCS.glob("*.md"):
         shown = ast.get_docstring(ast.parse(build._module(page, "")), clean=False)
         assert shown == build.LINK.sub(r"](\1.html\2)", page.read_text())
     assert build.LINK.sub(r"](\1.html\2)", "see [Train](train.md#resume), [x](y.png)") == (
         "see [Train](train.html#resume), [x](y.png)"
+    )
+    assert build.LINK.sub(r"](\1.html\2)", "[LeNet](lenet_digits.ipynb)") == "[LeNet](lenet_digits.html)"
+
+
+def test_the_site_shows_a_notebook_with_its_outputs() -> None:
+    outputs = [
+        {"output_type": "stream", "name": "stdout", "text": ["0.97\n", "0.98\n"]},
+        {"output_type": "display_data", "data": {"image/png": "iVBO\nRw0K\n"}, "metadata": {}},
+        {"output_type": "execute_result", "data": {"image/svg+xml": ["<svg/>"]}, "metadata": {}},
+    ]
+    cells = [
+        {"cell_type": "markdown", "source": ["# LeNet\n", "Small."]},
+        {"cell_type": "code", "source": ["print(x)\n", "net"], "outputs": outputs},
+    ]
+    assert _build_script().notebook_text({"cells": cells}) == (
+        "# LeNet\nSmall.\n\n"
+        "```python\nprint(x)\nnet\n```\n\n"
+        "```text\n0.97\n0.98\n```\n\n"
+        "![](data:image/png;base64,iVBORw0K)\n\n"
+        "![](data:image/svg+xml;base64,PHN2Zy8+)\n"
     )
 
 

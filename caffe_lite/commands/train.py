@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from caffe_lite.commands._net import add_state_options, stages
-from caffe_lite.console import positive
+from caffe_lite.console import add_compute_option, check_compute, positive
 
 EXAMPLES = """examples:
   caffe-lite train --solver lenet_solver.prototxt

@@ -1,0 +1,97 @@
+"""benchmarks/gpu.py where there is no GPU: its tables, what it measures on a toy net, and what it says without one."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import cases, engines, floor, gpu, gpu_timing
+from benchmarks.gpu_table import Machine, Row, error_table, table
+from caffe_lite import device as devices
+from caffe_lite.device import Device
+
+MACHINE = Machine("Made-up GPU", copy=1000.0, rates={"float32": 50_000.0, "tf32": 400_000.0})
+
+
+def test_the_table_of_made_up_numbers() -> None:
+    rows = [
+        Row("net", {"float32": 0.010, "tf32": 0.004, "PyTorch": 0.012, "PyTorch TF32": 0.003}, 2.5e11, 2e9),
+        Row("relu", {"float32": 0.002}, 0.0, 1e9),
+    ]
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in table(rows, MACHINE).splitlines()]
+    assert {len(line) for line in lines} == {10}
+    # 2 GB in 10 ms are 200 of 1000 GB/s; 250 GFLOP in 10 ms are 25 of 50 TFLOP/s
+    assert lines[2] == ["net", "10.000", "12.000", "1.20", "4.000", "3.000", "0.75", "-", "20 %", "50 %"]
+    assert lines[3] == ["relu", "2.000", "-", "-", "-", "-", "-", "-", "50 %", "-"]
+
+
+def test_the_machine_and_the_errors_are_printed() -> None:
+    assert str(MACHINE) == "Made-up GPU: copy 1000 GB/s; matrix products, TFLOP/s: float32 50.0, tf32 400.0"
+    lines = error_table({"S": {"float32": 1.2e-6, "bf16": 3e-2}, "M": {"float32": 2e-6}}).splitlines()
+    assert lines[2:] == ["| S | 1.2e-06 | 3.0e-02 |", "| M | 2.0e-06 | - |"]
+
+
+def test_without_a_gpu_one_line_says_why(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    before = devices.current()
+    assert gpu.main([]) == 1
+    assert devices.current() is before
+    out, err = capsys.readouterr()
+    assert not out and len(err.splitlines()) == 1 and err.startswith("gpu.py: GPU mode needs CuPy")
+
+
+def test_the_cases_are_there() -> None:
+    names = {case.name: case for case in cases.CASES}
+    assert [names[name].train for name in cases.GPU_CASES] == [False] * 3 + [True] * 3
+
+
+@pytest.fixture(params=[False, True], ids=["test", "train"])
+def toy(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, bool]:
+    """The folder of a small case, and whether it trains."""
+    for name, value in (("IMAGE", (48, 64)), ("TEST_ROIS", 6), ("TRAIN_ROIS", 6), ("CLASSES", 7)):
+        monkeypatch.setattr(cases, name, value)
+    monkeypatch.setattr(gpu_timing, "SMALL_IMAGE", (32, 48))
+    train = request.param
+    cases.write(cases.Case("toy", f"mini/{'train' if train else 'test'}.prototxt", train), tmp_path)
+    return tmp_path, train
+
+
+def test_every_layer_is_timed(toy: tuple[Path, bool]) -> None:
+    folder, train = toy
+    net = gpu_timing.build(folder, train, devices.CPU, engines.load_inputs(folder))
+    found = gpu_timing.layer_seconds(net, train, repeat=1)
+    assert list(found) == [layer.name for layer in net.layers]
+    assert all(forward > 0 and (backward > 0) == train for forward, backward in found.values())
+    assert any(floor.products(node) for node in net.nodes)
+
+
+def test_the_device_is_held_against_the_cpu(toy: tuple[Path, bool], emulated: Device) -> None:
+    folder, train = toy
+    assert 0 <= gpu_timing.difference(folder, train, emulated) < gpu.TOLERANCE
+
+
+def test_a_wrong_device_is_seen(toy: tuple[Path, bool], emulated: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    from caffe_lite.layers.inner_product import InnerProduct
+
+    right = InnerProduct.forward_gpu
+
+    def wrong(self, bottom, top):
+        right(self, bottom, top)
+        top[0].data[...] *= 1.1
+
+    monkeypatch.setattr(InnerProduct, "forward_gpu", wrong)
+    folder, train = toy
+    assert gpu_timing.difference(folder, train, emulated) > 10 * gpu.TOLERANCE
+
+
+def test_the_small_check_keeps_rois_in_the_picture() -> None:
+    names = ["data", "rois", "labels"]
+    arrays = cases.inputs(cases.Case("toy", "CaffeNet/train.prototxt", train=True), names)
+    small = gpu_timing.small_inputs(arrays)
+    height, width = small["data"].shape[2:]
+    assert small["rois"].shape == (gpu_timing.SMALL_ROIS, 5) and small["labels"].shape == (gpu_timing.SMALL_ROIS,)
+    np.testing.assert_array_equal(small["rois"][:, 0], arrays["rois"][: gpu_timing.SMALL_ROIS, 0])
+    assert (small["rois"][:, [1, 3]] < width).all() and (small["rois"][:, [2, 4]] < height).all()
