@@ -44,12 +44,24 @@ def torch_engines() -> tuple[str, ...]:
     return ("PyTorch", "PyTorch TF32") if torch.cuda.is_available() else ()
 
 
+def peer() -> str:
+    """Which PyTorch, and what it leaves out."""
+    if not torch_engines():
+        return "PyTorch: none that has this GPU"
+    import torch
+
+    from benchmarks.torch_net import roi_pool
+
+    without = "" if roi_pool else "; no torchvision: its nets are spared RoI pooling"
+    return f"PyTorch {torch.__version__}, CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}{without}"
+
+
 def whole(folder: Path, case: Any, device: Any, repeat: int) -> dict[str, float]:
     """Seconds of one call of a case, by engine."""
     from benchmarks import engines, gpu_timing
 
     found = {}
-    synchronize = device.xp.cuda.Stream.null.synchronize
+    synchronize = gpu_timing.synchronizer(device)
     for compute in gpu_timing.computes(device):
         device.compute = compute
         found[compute] = gpu_timing.median(engines.caffe_lite(folder, case.train), synchronize, repeat)
@@ -117,7 +129,7 @@ def report(chosen: list[Any], device: Any, args: Any) -> int:
     from benchmarks.gpu_table import error_table, table
 
     machine = gpu_timing.machine(device, args.repeat)
-    print(f"{machine}\n", flush=True)
+    print(f"{machine}\n{peer()}\n", flush=True)
     rows, errors = [], {}
     for case in chosen:
         row, parts, errors[case.name] = run_case(case, device, args)

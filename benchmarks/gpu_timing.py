@@ -33,9 +33,14 @@ def median(run: Callable[[], Any], synchronize: Callable[[], Any], repeat: int) 
     return statistics.median(measure(whole, repeat, warm_up=2))
 
 
+def synchronizer(device: Device) -> Callable[[], Any]:
+    """A call that waits until a GPU has done what it was given."""
+    return device.xp.cuda.Stream.null.synchronize
+
+
 def machine(device: Device, repeat: int, megabytes: int = 1024, size: int = 8192) -> Machine:
     """The rates of a GPU: a copy of ``megabytes``, square products of ``size``."""
-    xp, synchronize = device.xp, device.xp.cuda.Stream.null.synchronize
+    xp, synchronize = device.xp, synchronizer(device)
     source = xp.ones(megabytes << 18, dtype="float32")
     target = xp.empty_like(source)
     copy = 2 * source.nbytes / median(lambda: xp.copyto(target, source), synchronize, repeat) / 1e9

@@ -21,7 +21,7 @@ REAL = {"float32": 0, "float64": 1}  # cudaDataType: CUDA_R_32F, CUDA_R_64F
 COMPUTE = {"float32": 68, "tf32": 77, "bf16": 75}
 COMPUTE_64F = 70
 DEFAULT_ALGORITHM = -1
-HOST_ROWS = 256
+HOST_ROWS = 32
 
 
 class Matrix(NamedTuple):

@@ -2,12 +2,13 @@
 #include <ucontext.h>
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <functional>
 #include <vector>
 #define __global__
 #define __device__
 #define __host__
-#define __shared__ static  // blocks run one after another
+#define __shared__ static __attribute__((section("cuda_shared")))  // one place: blocks run one after another
 #define __restrict__
 #define __forceinline__ inline
 #define __launch_bounds__(...)
@@ -20,8 +21,17 @@ using std::pow; using std::round; using std::sqrt; using std::tanh; using std::t
 struct Dim { int x, y, z; };
 static Dim blockIdx{0, 0, 0}, threadIdx{0, 0, 0}, blockDim{1, 1, 1}, gridDim{1, 1, 1};
 
-// The threads of a block are fibers: each runs up to its next __syncthreads(), then the next one does.
+// Where the linker puts the section of that name; null if no kernel has shared memory.
+extern "C" __attribute__((weak, visibility("hidden"))) char __start_cuda_shared[], __stop_cuda_shared[];
+
 namespace cuda_on_host {
+// A block finds in shared memory what nobody can work with: NaN, or -1.
+static void poison_shared_memory() {
+  char* volatile first = __start_cuda_shared;  // volatile: the linker, not the compiler, knows if it is null
+  if (first) std::memset(first, 0xff, __stop_cuda_shared - first);
+}
+
+// The threads of a block are fibers: each runs up to its next __syncthreads(), then the next one does.
 const int STACK = 1 << 16;
 struct Fiber { ucontext_t context; std::vector<char> stack; bool done; };
 static std::vector<Fiber> fibers;
@@ -68,6 +78,7 @@ static int launch(Dim grid, int threads, bool barriers, bool descending, std::fu
   for (int i = 0; i < blocks; ++i) {
     const int block = descending ? blocks - 1 - i : i;
     blockIdx = Dim{block % grid.x, block / grid.x % grid.y, block / grid.x / grid.y};
+    poison_shared_memory();
     if (barriers) {
       if (!run_block(threads, descending)) return 1;
       continue;

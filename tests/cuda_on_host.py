@@ -11,6 +11,7 @@ checked harder than a GPU would:
 * arrays C-contiguous, and not read-only where the kernel writes;
 * nothing written outside an array (a margin on both sides); reads outside it give NaN, or a huge int;
 * all threads of a block reach the same barriers;
+* shared memory is NaN (or -1) when a block begins, whatever the one before it left there;
 * the same bits when the threads run in another order: none depends on what another one writes, but
   for what a barrier separates.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -85,6 +86,32 @@ def test_a_wrong_device_is_seen(toy: tuple[Path, bool], emulated: Device, monkey
     monkeypatch.setattr(InnerProduct, "forward_gpu", wrong)
     folder, train = toy
     assert gpu_timing.difference(folder, train, emulated) > 10 * gpu.TOLERANCE
+
+
+@pytest.mark.parametrize(("tolerance", "status"), [(gpu.TOLERANCE, 0), (-1.0, 1)])
+def test_a_whole_run_on_a_toy_net(
+    emulated: Device,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tolerance: float,
+    status: int,
+) -> None:
+    """All but the GPU's own calls; the status says whether the net was what it is on the CPU."""
+    for name, value in (("IMAGE", (48, 64)), ("TEST_ROIS", 6)):
+        monkeypatch.setattr(cases, name, value)
+    monkeypatch.setattr(gpu_timing, "SMALL_IMAGE", (32, 48))
+    monkeypatch.setattr(gpu_timing, "synchronizer", lambda device: lambda: None)
+    monkeypatch.setattr(gpu_timing, "machine", lambda device, repeat: MACHINE)
+    monkeypatch.setattr(gpu_timing, "computes", lambda device: ("float32",))
+    monkeypatch.setattr(gpu, "free", lambda device: None)
+    monkeypatch.setattr(gpu, "torch_engines", lambda: ())
+    monkeypatch.setattr(gpu, "TOLERANCE", tolerance)
+    options = argparse.Namespace(repeat=1, layers=True)
+    assert gpu.report([cases.Case("toy", "mini/test.prototxt")], emulated, options) == status
+    out, err = capsys.readouterr()
+    for line in ("### toy", "### Whole nets", "| conv1 forward | ", "| roi_pool forward | ", "| toy | "):
+        assert f"\n{line}" in out
+    assert "backward |" not in out and err == ("gpu.py: not what it is on the CPU: toy\n" if status else "")
 
 
 def test_the_small_check_keeps_rois_in_the_picture() -> None:

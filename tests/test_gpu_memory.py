@@ -126,7 +126,11 @@ def test_missing_is_what_is_not_held_yet(build: Callable[..., Any]) -> None:
 
 @pytest.mark.parametrize(
     ("size", "layer"),
-    [(4 * PARAMETERS - 1, "'ip' .InnerProduct."), (FORWARD + 3, "'loss' .EuclideanLoss."), (FORWARD + BACKWARD - 1, "'ip' .InnerProduct.")],
+    [
+        (4 * PARAMETERS - 1, "'ip' .InnerProduct."),
+        (FORWARD + 3, "'loss' .EuclideanLoss."),
+        (FORWARD + BACKWARD - 1, "'ip' .InnerProduct."),
+    ],
     ids=["building", "forward", "backward"],
 )
 def test_memory_that_runs_out_names_the_layer(build: Callable[..., Any], size: int, layer: str) -> None:
