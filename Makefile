@@ -20,7 +20,7 @@ docs: $(VENV)/installed
 	$(BIN)/python docs/build.py build/docs
 
 test-gpu: $(VENV)/installed-test
-	$(BIN)/python -m pytest tests/layers tests/test_gpu_*.py tests/test_kernels_compile.py tests/test_device_query.py
+	$(BIN)/python -m pytest tests/layers tests/test_gpu_*.py tests/test_kernels_compile.py tests/test_device.py tests/test_device_query.py tests/test_cuda_on_host.py
 
 soak: $(VENV)/installed-test
 	$(BIN)/python -m pytest -n auto --dist loadfile -m soak

@@ -81,6 +81,7 @@ setup(
             "nbclient>=0.8",
             "nbformat>=5.7",
             "ipykernel>=6.20",
+            "nvidia-cuda-nvrtc-cu12; sys_platform == 'linux'",  # compiles the kernels for every target, without a GPU
         ],
         "dev": ["ruff>=0.6", "mypy>=1.11", "types-PyYAML", "types-protobuf", "types-tqdm", "build>=1.2"],
     },
