@@ -112,7 +112,8 @@ def draw(rows: list[dict[str, Any]], path: Path, title: str) -> None:
             if seconds is not None:
                 places.append(i + 0.2 * (k - 1.5))
                 values.append(seconds / row["caffe_lite"]["seconds"])
-        axes.barh(places, values, height=0.19, label=name)
+        if places:
+            axes.barh(places, values, height=0.19, color=f"C{k}", label=name)
     axes.axvline(1, color="black", linestyle="--", linewidth=1, label="caffe_lite")
     axes.set_yticks(range(len(rows)), [f"{row['case']}\n{row['caffe_lite']['seconds']:.3g} s" for row in rows])
     axes.invert_yaxis()
