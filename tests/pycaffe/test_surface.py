@@ -57,7 +57,9 @@ def test_signatures(name: str, parameters: str) -> None:
     for part in name.split("."):
         thing = getattr(thing, part)
     found = inspect.signature(thing).parameters.values()
-    assert [p.name for p in found if p.kind is not p.KEYWORD_ONLY] == parameters.split(), "our own options have keywords"
+    assert [p.name for p in found if p.kind is not p.KEYWORD_ONLY] == parameters.split(), (
+        "our own options have keywords"
+    )
 
 
 def test_layer_type_list() -> None:
