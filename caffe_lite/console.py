@@ -5,6 +5,7 @@ A command module holds
     its docstring        the first line is what ``--help`` says of the command
     EXAMPLES             shown at the end of ``COMMAND --help``
     ALIASES              other names of the command, if it has any
+    OWN_QUIET            True if its own ``--quiet`` silences more than the progress bars
     add_arguments(parser)
     run(args) -> int | None    the exit status; None is 0
 
@@ -22,6 +23,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from caffe_lite import progress
 from caffe_lite.errors import CaffeError
 
 
@@ -41,6 +43,7 @@ class Console:
     def main(self, argv: Sequence[str] | None = None) -> int:
         """Run the command line ``argv`` (default: the process's); the exit status: 0, or 1 for an error."""
         args = self.parser().parse_args(self._with_exact_name(sys.argv[1:] if argv is None else argv))
+        progress.silence(args.quiet)
         try:
             return args.run(args) or 0
         except BrokenPipeError:  # whoever read our output, head say, has seen enough
@@ -85,6 +88,8 @@ class Console:
             command.set_defaults(run=module.run, console=self)
             module.add_arguments(command)
             command.add_argument("--debug", action="store_true", help="show the traceback of an error")
+            if not getattr(module, "OWN_QUIET", False):
+                command.add_argument("--quiet", action="store_true", help="show no progress bars")
         return parser
 
     def _with_exact_name(self, argv: Sequence[str]) -> list[str]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from caffe_lite.cli import console as caffe
@@ -38,6 +40,16 @@ def test_dashes_and_underscores_are_the_same(tmp_path: Path, capsys: pytest.Capt
     for name in ("compute_image_mean", "compute-image-mean"):
         assert caffe.main([name, str(tmp_path / "absent")]) == 1
         assert f"caffe-lite: error: {tmp_path / 'absent'}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flags", [[], ["--quiet"]])
+def test_quiet_shows_no_progress(tmp_path: Path, capfd: pytest.CaptureFixture[str], flags: list[str]) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((4, 4, 3), np.uint8))
+    (tmp_path / "list.txt").write_text("a.png 0\n")
+    assert (
+        caffe.main(["convert_imageset", str(tmp_path), str(tmp_path / "list.txt"), str(tmp_path / "db"), *flags]) == 0
+    )
+    assert ("image/s" in capfd.readouterr().err) == (not flags)
 
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ INPUT is an image, a folder or a .npy of images (N, H, W, C); OUTPUT gets one ro
 those of a folder in the order of file names. Predictions are means over ten crops: corners, centre, and
 their mirror images.
 """
+OWN_QUIET = True
 
 
 def add_arguments(parser: Any) -> None:

@@ -14,6 +14,7 @@ INPUT is a .txt with the path of an image on each line, or a .csv with the colum
 ymax, xmax, which --crop_mode list needs. OUTPUT is a .csv with these columns and class0, class1, ..., or
 an .h5 with the datasets filename, window and prediction.
 """
+OWN_QUIET = True
 
 
 def add_arguments(parser: Any) -> None:

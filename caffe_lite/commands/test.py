@@ -13,6 +13,7 @@ EXAMPLES = """examples:
 
 The prototxt has a data layer; as many images are seen as iterations times its batch size.
 """
+OWN_QUIET = True
 
 
 def add_arguments(parser: Any) -> None:

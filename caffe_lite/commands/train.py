@@ -26,6 +26,7 @@ Lines on the terminal are Caffe's, so log parsers for Caffe read them. The same 
 into <snapshot_prefix>_log.jsonl. An interrupt (Ctrl-C) stops after the current iteration with a
 snapshot, a second one at once; SIGHUP writes a snapshot and training goes on.
 """
+OWN_QUIET = True
 
 ACTIONS = ("stop", "snapshot", "none")
 log = logging.getLogger("caffe_lite")
