@@ -11,17 +11,15 @@ at once: what was snapshotted before stays whole, because snapshots are.
 
 from __future__ import annotations
 
-import contextlib
+import _thread
 import enum
 import logging
-import os
 import signal
 import threading
 from types import FrameType
 from typing import Any
 
-from caffe_lite.glog import GlogFormatter
-
+log = logging.getLogger("caffe_lite")
 STOPPING = "stopping after this iteration; interrupt once more to stop at once"
 
 
@@ -75,7 +73,8 @@ class SignalHandler:
 
 
 def _print(message: str) -> None:
-    """A log line on stderr from a signal handler, which may have interrupted a write to sys.stderr."""
-    record = logging.LogRecord("caffe_lite", logging.INFO, __file__, 0, message, None, None)
-    with contextlib.suppress(OSError):
-        os.write(2, GlogFormatter().format(record).encode() + b"\n")
+    """Log from a signal handler: in a thread, which waits for the line that the signal may have interrupted.
+
+    threading.Thread takes locks that the interrupted code may hold; this does not.
+    """
+    _thread.start_new_thread(log.warning, (message,))
