@@ -44,6 +44,8 @@ class SignalHandler:
             self._actions[signal.SIGHUP] = sighup
         self._pending: set[int] = set()
         self._stopping = False
+        self._words: list[str] = []  # to be logged
+        self._saying = threading.Lock()
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> SignalHandler:
@@ -52,12 +54,14 @@ class SignalHandler:
         return self
 
     def __exit__(self, *error: object) -> None:
+        self._say()
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
 
     def requested(self) -> SolverAction:
         """The action of a signal that came since the last call, SIGHUP's first; NONE if none came."""
+        self._say()
         for number in sorted(self._pending):  # SIGHUP is 1, SIGINT 2
             self._pending.discard(number)
             return self._actions[signal.Signals(number)]
@@ -68,13 +72,14 @@ class SignalHandler:
             if self._stopping:
                 raise KeyboardInterrupt
             self._stopping = True
-            _print(STOPPING)
+            self._words.append(STOPPING)
+            # In a thread, which waits for the line that the signal may have interrupted; not threading.Thread,
+            # whose own locks the interrupted code may hold.
+            _thread.start_new_thread(self._say, ())
         self._pending.add(number)
 
-
-def _print(message: str) -> None:
-    """Log from a signal handler: in a thread, which waits for the line that the signal may have interrupted.
-
-    threading.Thread takes locks that the interrupted code may hold; this does not.
-    """
-    _thread.start_new_thread(log.warning, (message,))
+    def _say(self) -> None:
+        """Log what a signal handler wanted to say, if nobody else has; returns when it is said."""
+        with self._saying:
+            if self._words:
+                log.warning(self._words.pop())

@@ -231,7 +231,8 @@ def test_the_device_is_chosen_as_by_caffe(monkeypatch, capsys, fields: str, flag
 
 def start(*arguments: str, stderr: int = subprocess.PIPE) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "caffe_lite.cli", "train", "--solver", "solver.prototxt", *arguments]
-    return subprocess.Popen(command, stderr=stderr, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    # Unbuffered: communicate() would lose what readline() has read ahead.
+    return subprocess.Popen(command, stderr=stderr, bufsize=0, env={**os.environ, "PYTHONPATH": str(ROOT)})
 
 
 def read_until(process: subprocess.Popen[bytes], text: str) -> str:
