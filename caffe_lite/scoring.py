@@ -28,8 +28,13 @@ def score(net: Any, iterations: int, each_batch: bool = True) -> dict[str, np.nd
     log.info("Loss: %.6g", loss / iterations)
     means = {name: total / iterations for name, total in sums.items()}
     for name, mean in means.items():
-        weight = net.blob_loss_weights[name]
         for value in np.ravel(mean):
-            note = f" (* {weight:.6g} = {weight * value:.6g} loss)" if weight else ""
-            log.info("%s = %.6g%s", name, value, note)
+            log.info("%s", output_text(net, name, value))
     return means
+
+
+def output_text(net: Any, name: str, value: float) -> str:
+    """An element of an output in Caffe's words: name, value, and its share of the loss if it is one."""
+    weight = net.blob_loss_weights[name]
+    note = f" (* {weight:.6g} = {weight * value:.6g} loss)" if weight else ""
+    return f"{name} = {value:.6g}{note}"

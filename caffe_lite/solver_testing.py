@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from caffe_lite.scoring import output_text
+
 if TYPE_CHECKING:
     from caffe_lite.net import Net
     from caffe_lite.solver import Solver
@@ -43,8 +45,6 @@ def log_outputs(net: Net, title: str, outputs: dict[str, Any]) -> None:
     """A line for each element of each output of ``net``: number, name, value, share of the loss if it is one."""
     number = 0
     for name, values in outputs.items():
-        weight = net.blob_loss_weights[name]
         for value in np.ravel(values):
-            note = f" (* {weight:.6g} = {weight * value:.6g} loss)" if weight else ""
-            log.info("%s output #%d: %s = %.6g%s", title, number, name, value, note)
+            log.info("%s output #%d: %s", title, number, output_text(net, name, value))
             number += 1

@@ -16,10 +16,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import IO, Any
 
 import numpy as np
-from google.protobuf.message import DecodeError
 
 from caffe_lite.data.databases import Records, show_key, write_database
-from caffe_lite.data.transformer import datum_to_array, planes_of, read_file, read_image
+from caffe_lite.data.transformer import datum_to_array, parse_datum, planes_of, read_file, read_image
 from caffe_lite.errors import DataError
 from caffe_lite.proto import caffe_pb2
 
@@ -119,12 +118,7 @@ def mean_image(database: str, backend: str = "LMDB") -> tuple[np.ndarray, int]:
     while count == 0 or records.key != first:
         key, value = records.read()
         where = f"{database}: record {show_key(key)}"
-        datum = caffe_pb2.Datum()
-        try:
-            datum.ParseFromString(value)
-        except DecodeError as error:
-            raise DataError(f"{where}: not a Datum message, or a damaged one ({len(value)} bytes)") from error
-        image = datum_to_array(datum, None, where)
+        image = datum_to_array(parse_datum(value, where), None, where)
         if total is None:
             total = np.zeros(image.shape, np.uint64 if image.dtype == np.uint8 else np.float64)
         if image.shape != total.shape:

@@ -26,11 +26,13 @@ import os
 from typing import Any
 
 import numpy as np
+from google.protobuf.message import DecodeError
 
 from caffe_lite import weights
 from caffe_lite.data.image_blob import is_cut_short
 from caffe_lite.data.prefetch import generator_from
 from caffe_lite.errors import DataError, WeightsError
+from caffe_lite.proto import caffe_pb2
 
 log = logging.getLogger("caffe_lite")
 
@@ -208,6 +210,16 @@ def planes_of(image: np.ndarray) -> np.ndarray:
     planes = np.empty((image.shape[2], *image.shape[:2]), dtype=image.dtype)
     cv2.split(image, list(planes))  # into the planes; NumPy's transposition takes four times as long
     return planes
+
+
+def parse_datum(value: bytes, where: str) -> Any:
+    """The Datum of a record's ``value``; DataError, which begins with ``where``, if it is none."""
+    datum = caffe_pb2.Datum()
+    try:
+        datum.ParseFromString(value)
+    except DecodeError as error:
+        raise DataError(f"{where}: not a Datum message, or a damaged one ({len(value)} bytes)") from error
+    return datum
 
 
 def datum_to_array(datum: Any, color: bool | None, where: str) -> np.ndarray:

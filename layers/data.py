@@ -15,13 +15,9 @@ from __future__ import annotations
 
 import logging
 
-from google.protobuf.message import DecodeError
-
 from caffe_lite.data.databases import BACKENDS, Records, show_key
 from caffe_lite.data.prefetch import BatchReader, PrefetchingLayer, generator_state, set_generator_state
-from caffe_lite.data.transformer import Transformer, datum_to_array
-from caffe_lite.errors import DataError
-from caffe_lite.proto import caffe_pb2
+from caffe_lite.data.transformer import Transformer, datum_to_array, parse_datum
 from caffe_lite.registry import register_layer
 
 log = logging.getLogger("caffe_lite")
@@ -81,11 +77,7 @@ class DatumReader(BatchReader):
 
     def _decode(self, key, value):
         where = f"{self.records.path}: record {show_key(key)}"
-        datum = caffe_pb2.Datum()
-        try:
-            datum.ParseFromString(value)
-        except DecodeError as error:
-            raise DataError(f"{where}: not a Datum message, or a damaged one ({len(value)} bytes)") from error
+        datum = parse_datum(value, where)
         return datum_to_array(datum, self.transformer.color, where), datum.label, where
 
     def place(self):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -37,36 +38,34 @@ def pytest_report_header() -> list[str]:
     return [f"devices: {', '.join(DEVICES)}", *left_out]
 
 
-@pytest.fixture(params=DEVICES)
-def device(request: pytest.FixtureRequest) -> Iterator[Device]:
-    """Each device that layers run on, in use while the test lasts; ``cuda-on-host`` needs no GPU."""
+@contextmanager
+def in_use(name: str) -> Iterator[Device]:
+    """The device of this name; nets are built on it inside the ``with``."""
     before = devices.current()
     try:
-        if request.param == "cuda-on-host":
+        if name == "cuda-on-host":
             with cuda_on_host.emulated_device() as emulated:
                 devices.use(emulated)
                 yield emulated
         else:
-            devices.set_mode_cpu() if request.param == "cpu" else devices.set_mode_gpu()
+            devices.set_mode_cpu() if name == "cpu" else devices.set_mode_gpu()
             yield devices.current()
     finally:
         devices.use(before)
+
+
+@pytest.fixture(params=DEVICES)
+def device(request: pytest.FixtureRequest) -> Iterator[Device]:
+    """Each device that layers run on, in use while the test lasts; ``cuda-on-host`` needs no GPU."""
+    with in_use(request.param) as chosen:
+        yield chosen
 
 
 @pytest.fixture(params=DEVICES[1:] or [pytest.param("", marks=pytest.mark.skip(reason="neither a GPU nor g++"))])
 def gpu(request: pytest.FixtureRequest) -> Iterator[Device]:
     """Each GPU under test, in use while the test lasts: ``cuda-on-host`` and, where there is one, the real one."""
-    before = devices.current()
-    try:
-        if request.param == "cuda-on-host":
-            with cuda_on_host.emulated_device() as emulated:
-                devices.use(emulated)
-                yield emulated
-        else:
-            devices.set_mode_gpu()
-            yield devices.current()
-    finally:
-        devices.use(before)
+    with in_use(request.param) as chosen:
+        yield chosen
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from caffe_lite.export.onnx_graph import parameter_values
+from caffe_lite.export.converters import parameter_values
 from caffe_lite.export.onnx_layers import batch_norm_statistics
 
 

@@ -18,8 +18,9 @@ import numpy as np
 from caffe_lite import atomic
 from caffe_lite.errors import CaffeError, NetError, WeightsError
 from caffe_lite.export import onnx_shape_layers
+from caffe_lite.export.converters import NotExportable
 from caffe_lite.export.fold import fold_batch_norms
-from caffe_lite.export.onnx_graph import Graph, NotExportable
+from caffe_lite.export.onnx_graph import Graph
 from caffe_lite.export.onnx_layers import converters
 from caffe_lite.gradient_check import fill_inputs
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from caffe_lite.errors import CaffeError
+from caffe_lite.export.converters import parameter_values
 
 INT_MAX = np.iinfo(np.int64).max
 
@@ -23,15 +24,6 @@ def import_onnx() -> Any:
     except ImportError as error:
         raise CaffeError("ONNX files need the package onnx: pip install 'caffe-lite[onnx]'") from error
     return onnx
-
-
-class NotExportable(Exception):
-    """Why one layer has no counterpart in ONNX; the exporter says which layer."""
-
-
-def parameter_values(layer: Any) -> list[np.ndarray]:
-    """The parameters of ``layer`` as NumPy."""
-    return [np.asarray(layer.device.to_host(blob.on_device.data)) for blob in layer.blobs]
 
 
 class Graph:

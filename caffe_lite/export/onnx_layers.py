@@ -7,26 +7,16 @@ computed. Sizes that may change from run to run are taken from the tensors, not 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from caffe_lite.export.onnx_graph import INT_MAX, Graph, NotExportable, parameter_values
+from caffe_lite.export.converters import Converters, NotExportable, Shapes, parameter_values
+from caffe_lite.export.onnx_graph import INT_MAX, Graph
 
-Shapes = Sequence[tuple[int, ...]]
-Converter = Callable[[Graph, Any, list[str], Shapes], list[str]]
-converters: dict[str, Converter] = {}
-
-
-def converts(*types: str) -> Callable[[Converter], Converter]:
-    """Register the converter of these layer types."""
-
-    def register(function: Converter) -> Converter:
-        converters.update((name, function) for name in types)
-        return function
-
-    return register
+converters: Converters[Callable[[Graph, Any, list[str], Shapes], list[str]]] = Converters()
+converts = converters.of
 
 
 # ---- matrix products

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from caffe_lite.export.onnx_graph import Graph, NotExportable
-from caffe_lite.export.onnx_layers import Shapes, converts
+from caffe_lite.export.converters import NotExportable, Shapes
+from caffe_lite.export.onnx_graph import Graph
+from caffe_lite.export.onnx_layers import converts
 
 _LOWEST = np.iinfo(np.int64).min
 

@@ -21,8 +21,8 @@ import numpy as np
 
 from caffe_lite import atomic
 from caffe_lite.errors import CaffeError, NetError
+from caffe_lite.export.converters import NotExportable
 from caffe_lite.export.onnx import relative_error
-from caffe_lite.export.onnx_graph import NotExportable
 from caffe_lite.export.torch_layers import converters
 from caffe_lite.export.torch_source import Source
 from caffe_lite.gradient_check import fill_inputs

@@ -7,28 +7,17 @@ their shapes; it returns the expression that is assigned to the layer's tops.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from caffe_lite.export.onnx_graph import NotExportable, parameter_values
+from caffe_lite.export.converters import Converters, NotExportable, Shapes, parameter_values
 from caffe_lite.export.onnx_layers import batch_norm_statistics
 from caffe_lite.export.torch_source import Source, number, pair
 
-Shapes = Sequence[tuple[int, ...]]
-Converter = Callable[[Source, Any, list[str], Shapes], str]
-converters: dict[str, Converter] = {}
-
-
-def converts(*types: str) -> Callable[[Converter], Converter]:
-    """Register the converter of these layer types."""
-
-    def register(function: Converter) -> Converter:
-        converters.update((name, function) for name in types)
-        return function
-
-    return register
+converters: Converters[Callable[[Source, Any, list[str], Shapes], str]] = Converters()
+converts = converters.of
 
 
 # ---- matrix products

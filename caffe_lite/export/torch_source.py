@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from caffe_lite.export.onnx_graph import NotExportable, parameter_values
+from caffe_lite.export.converters import NotExportable, parameter_values
 
 # The public names of torch.nn.Module, which a layer's attribute must not hide.
 MODULE_NAMES = frozenset(
