@@ -51,14 +51,6 @@ def pack_weights(w: np.ndarray, device: Device) -> np.ndarray:
     return packed.reshape(-1)
 
 
-def turn_weights(w: np.ndarray) -> np.ndarray:
-    """The kernels (K, C, h, w) of the gradient to x at stride 1: channels swapped, turned by 180 degrees.
-
-    The result is (C, K * h * w), and a copy.
-    """
-    return np.ascontiguousarray(w.transpose(1, 0, 2, 3)[:, :, ::-1, ::-1]).reshape(w.shape[1], -1)
-
-
 def convolve(
     x: np.ndarray,
     c0: int,

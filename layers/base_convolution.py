@@ -8,8 +8,8 @@ Everything here is said of the convolution, whose larger side is x and whose sma
 On the CPU there are three ways to the same numbers, up to rounding; ``path`` says which one is taken, and
 ``reason`` why:
     winograd  3 x 3, stride 1, dilation 1, enough channels and pixels: caffe_lite.winograd
-    direct    any other in two dimensions: caffe_lite.direct; its data gradient with a stride is caffe_lite.phases',
-              of fewer than 8 channels im2col's
+    direct    any other in two dimensions: caffe_lite.direct; its data gradient is caffe_lite.folding's, unless it
+              is one tap at stride 1, without padding: then a convolution, too
     im2col    ``engine: CAFFE``, ``force_nd_im2col``, another number of spatial axes, few pixels: caffe_lite.im2col
 On a GPU there are four:
     gemm      one tap, stride 1, no padding: the images are the matrix
@@ -25,7 +25,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from caffe_lite import direct, direct_gradient, im2col, phases, winograd, winograd_gradient
+from caffe_lite import direct, direct_gradient, folding, im2col, winograd, winograd_gradient
 from caffe_lite.channel_sums import add_channel_sums
 from caffe_lite.gpu_columns import GpuColumns
 from caffe_lite.gpu_tiles import GpuTiles
@@ -182,13 +182,11 @@ class BaseConvolution(Layer):
             self.products.data_gradient(dy, k0, self._rows(self.blobs[0], k0), dx, c0)
         elif self.path == "winograd":
             winograd.data_gradient(dy, k0, self.k, w, dx, c0, pad, self.device)
-        elif self.path == "direct" and stride == (1, 1):
-            packed = direct.pack_weights(direct.turn_weights(w[k0 : k0 + self.k]), self.device)
-            inverse = tuple(d * (n - 1) - p for d, n, p in zip(dilation, kernel, pad, strict=True))
-            sizes = kernel, stride, inverse, dilation
-            direct.convolve(dy, k0, self.k, packed, None, dx, c0, self.c, *sizes, self.device)
-        elif self.path == "direct" and self.c >= 8:
-            phases.data_gradient(dy, k0, w[k0 : k0 + self.k], dx, c0, self.geometry, self.device)
+        elif self.path == "direct" and self.geometry.is_pointwise:
+            packed = direct.pack_weights(self._rows(self.blobs[0], k0).T, self.device)
+            direct.convolve(dy, k0, self.k, packed, None, dx, c0, self.c, kernel, stride, pad, dilation, self.device)
+        elif self.path == "direct":
+            folding.data_gradient(dy, k0, w[k0 : k0 + self.k], dx, c0, self.geometry, self.device)
         else:
             im2col.data_gradient(dy, k0, self._rows(self.blobs[0], k0), dx, c0, self.geometry, self.device)
 

@@ -51,15 +51,6 @@ def test_convolution(case, dtype):
     assert_close(run(x, w, bias, *sizes, clip=True), np.maximum(want, 0))
 
 
-def test_gradient_by_turned_weights():
-    x, w, _ = data("3x3", "float64")
-    dy = np.random.default_rng(3).normal(size=(1, 5, 7, 9))
-    dx = np.empty_like(x)
-    packed = direct.pack_weights(direct.turn_weights(w), CPU)
-    direct.convolve(dy, 0, 5, packed, None, dx, 0, 3, (3, 3), (1, 1), (1, 1), (1, 1), CPU)
-    assert_close(dx, reference.gradients(x, w, dy, (1, 1), (1, 1), (1, 1))[0])
-
-
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("case", CASES)
 def test_weight_gradient(case, dtype, monkeypatch):
