@@ -122,25 +122,47 @@ def _chunks(records: Iterable[tuple[bytes, bytes]]) -> Iterator[list[tuple[bytes
 # ---- opening
 
 
-class _Opened:
-    """An open database, shared by all that read it; closed when nobody does."""
+Key = tuple[str, int]
+
+
+class _Database:
+    """An open database and how many read it."""
 
     def __init__(self, handle: Any) -> None:
-        self.handle = handle
-        weakref.finalize(self, handle.close).atexit = False
+        self.handle, self.readers = handle, 0
 
 
-_open: weakref.WeakValueDictionary[tuple[str, int], _Opened] = weakref.WeakValueDictionary()
+class _Reader:
+    """One of those who read the database of ``key``, which is closed with its last reader."""
+
+    def __init__(self, key: Key, database: _Database) -> None:
+        self.handle = database.handle
+        weakref.finalize(self, _release, key, database).atexit = False
+
+
+_open: dict[Key, _Database] = {}
 _open_lock = threading.RLock()  # garbage may be collected, and with it a database closed, while it is held
 
 
-def _opened(path: str, opener: Callable[[str], Any]) -> _Opened:
+def _opened(path: str, opener: Callable[[str], Any]) -> _Reader:
+    """LMDB and LevelDB refuse to open what the process has open, so a database is closed under the lock, too."""
+    key = (os.path.realpath(path), os.getpid())  # a forked process must not use its parent's
     with _open_lock:
-        key = (os.path.realpath(path), os.getpid())  # a forked process must not use its parent's
-        opened = _open.get(key)
-        if opened is None:
-            _open[key] = opened = _Opened(opener(path))
-        return opened
+        while True:
+            database = _open.get(key)
+            if database is None:
+                _open[key] = database = _Database(opener(path))
+            database.readers += 1
+            if _open.get(key) is database:  # and was not closed before it was counted
+                return _Reader(key, database)
+
+
+def _release(key: Key, database: _Database) -> None:
+    with _open_lock:
+        database.readers -= 1
+        if not database.readers:
+            del _open[key]
+            database.handle.close()
 
 
 def _check_place(path: str, backend: str) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import builtins
 import os
 import shutil
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -57,6 +59,23 @@ def test_two_readers_of_one_database(tmp_path, backend):
     assert second.read() == (b"000", b"one")
     del second
     assert not databases._open, "closed with its last reader"
+
+
+def test_threads_that_come_and_go(tmp_path):
+    path = written(tmp_path / "db")
+
+    def read(_):
+        for _ in range(100):
+            assert Records(path, "LMDB").read()[0] == b"000"
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # threads take turns in the middle of things
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(read, range(4)))
+    finally:
+        sys.setswitchinterval(interval)
+    assert not databases._open
 
 
 def test_a_database_larger_than_its_first_map(tmp_path, monkeypatch):
