@@ -15,14 +15,17 @@ reordered, so a lane's result depends only on that lane's numbers.
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
 from typing import Any
 
 import llvmlite.binding  # type: ignore[import-untyped]
 from llvmlite import ir
 from numba import config, types
-from numba.extending import intrinsic, lower_builtin, models, register_model, type_callable
+from numba.extending import intrinsic as numba_intrinsic
+from numba.extending import lower_builtin, models, register_model, type_callable
 
 LANES = 16  # numbers in a Vector
+intrinsic: Callable[..., Callable[..., Any]] = numba_intrinsic  # in numba's types callers owe ``typing``, too
 
 
 def _tile() -> tuple[int, int]:
@@ -257,6 +260,43 @@ def relu(typing: Any, value: Any) -> Any:
 
 
 @intrinsic
+def larger(typing: Any, value: Any, best: Any, number: Any, which: Any) -> Any:
+    """``larger(value, best, number, which)``: Vectors (best, which), but (value, number) where value > best."""
+    result = types.UniTuple(value, 2)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = _llvm_type(value.scalar)
+        greater = builder.fcmp_ordered(">", args[0], args[1])
+        here = _splat(builder, kind, context.cast(builder, args[2], number, value.scalar))
+        chosen = builder.select(greater, args[0], args[1]), builder.select(greater, here, args[3])
+        return context.make_tuple(builder, result, chosen)
+
+    return result(value, best, number, which), generate
+
+
+@intrinsic
+def store_places(typing: Any, places: Any, offset: Any, which: Any, start: Any, step: Any) -> Any:
+    """``places[offset + i] = start + i * step + which[i]`` (int32) for the lanes i, -1 where which[i] < 0."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        i32 = ir.IntType(32)
+        lanes = ir.VectorType(i32, LANES)
+        kind = _llvm_type(which.scalar)
+        start_at, step_by = (_splat(builder, lanes, builder.trunc(args[i], i32)) for i in (3, 4))
+        number = ir.Constant(lanes, [ir.Constant(i32, i) for i in range(LANES)])
+        place = builder.add(start_at, builder.mul(step_by, number))
+        place = builder.add(place, builder.fptosi(args[2], lanes))
+        zero = ir.Constant(kind, [ir.Constant(kind.element, 0.0)] * LANES)
+        none = ir.Constant(lanes, [ir.Constant(i32, -1)] * LANES)
+        place = builder.select(builder.fcmp_ordered("<", args[2], zero), none, place)
+        address = _address(context, builder, places, args[0], args[1])
+        builder.store(place, builder.bitcast(address, lanes.as_pointer())).align = 4
+        return context.get_dummy_value()
+
+    return types.void(places, types.intp, which, types.intp, types.intp), generate
+
+
+@intrinsic
 def keep(typing: Any, value: Any, low: Any, high: Any) -> Any:
     """Numbers low <= i < high of the Vector, 0 elsewhere."""
 
@@ -277,7 +317,10 @@ def keep(typing: Any, value: Any, low: Any, high: Any) -> Any:
 
 def _make_gemm_tile(rows: int, width: int) -> Any:
     @intrinsic
-    def gemm_tile(typing, a, a0, a_step, b, b0, b_step, c, c0, c_step, n, add):
+    def gemm_tile(
+        typing: Any, a: Any, a0: Any, a_step: Any, b: Any, b0: Any, b_step: Any, c: Any, c0: Any, c_step: Any,
+        n: Any, add: Any,
+    ) -> Any:  # fmt: skip
         """c[c0 + i * c_step + j] (+)= sum over k < n of a[a0 + k * a_step + i] * b[b0 + k * b_step + j]
 
         for ``rows`` rows i and ``width * LANES`` columns j; the sum runs over k in order. ``n >= 1``;

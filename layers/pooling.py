@@ -23,9 +23,10 @@ from typing import Any
 import numba
 import numpy as np
 
+from caffe_lite import small_windows
 from caffe_lite.blob import Blob
 from caffe_lite.cuda import Kernels
-from caffe_lite.layer import Layer
+from caffe_lite.layer import Array, Blobs, Flags, Layer
 from caffe_lite.layers import stochastic_pooling
 from caffe_lite.registry import register_layer
 
@@ -38,7 +39,7 @@ class Pooling(Layer):
     exact_bottoms = 1
     min_tops, max_tops = 1, 2
 
-    def setup(self, bottom, top):
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
         p = self.param.pooling_param
         self.check(p.pool == p.MAX or len(top) == 1, "only pool: MAX has a second top, the mask")
         if p.global_pooling:
@@ -76,7 +77,7 @@ class Pooling(Layer):
         self.check(split[0] == split[1], f"give both {h} and {w}")
         return (getattr(p, h), getattr(p, w)) if all(split) else (getattr(p, both),) * 2
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         self.check_shape(len(bottom[0].shape) == 4, f"bottom must have shape (N, C, H, W), got {bottom[0].shape}")
         n, c, height, width = bottom[0].shape
         if self.param.pooling_param.global_pooling:
@@ -98,7 +99,7 @@ class Pooling(Layer):
             windows -= 1
         return windows
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         if not self.stochastic:
             super().forward(bottom, top)
         elif self.picks:
@@ -106,7 +107,7 @@ class Pooling(Layer):
         else:
             stochastic_pooling.mean(self, bottom[0].data, top[0].data, self.sums.data, self.kernel, self.stride)
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Blobs, propagate_down: Flags, bottom: Blobs) -> None:
         if not propagate_down[0]:
             return
         if self.stochastic and not self.picks:
@@ -115,22 +116,30 @@ class Pooling(Layer):
         else:
             super().backward(top, propagate_down, bottom)
 
-    def forward_cpu(self, bottom, top):
+    def forward_cpu(self, bottom: Blobs, top: Blobs) -> None:
         p = self.param.pooling_param
         # A TEST net seldom runs backward, which otherwise finds the maxima again.
         self.mask_is_kept = p.pool == p.MAX and (self.phase == 0 or len(top) == 2)
-        _forward(bottom[0].data, p.pool == p.MAX, self.mask_is_kept, top[0].data, self.mask.data, *self.geometry)
+        self._pool(bottom[0].data, self.mask_is_kept, top[0].data)
         if len(top) == 2:
             top[1].data[...] = self.mask.data
 
-    def backward_cpu(self, top, propagate_down, bottom):
+    def _pool(self, x: Array, keep: bool, y: Array) -> None:
+        """Maxima or averages; ``keep``: also the maxima's places, in the mask."""
+        is_max = self.param.pooling_param.pool == self.param.pooling_param.MAX
+        if is_max and small_windows.covers(self.kernel, self.stride, x.shape[3]):
+            small_windows.forward(x, LOWEST, keep, y, self.mask.data, *self.geometry)
+        else:
+            _forward(x, is_max, keep, y, self.mask.data, *self.geometry)
+
+    def backward_cpu(self, top: Blobs, propagate_down: Flags, bottom: Blobs) -> None:
         p = self.param.pooling_param
         if p.pool == p.MAX and not self.mask_is_kept:
             scratch = self.device.workspace("pooling", top[0].shape, self.dtype)
-            _forward(bottom[0].data, True, True, scratch, self.mask.data, *self.geometry)
+            self._pool(bottom[0].data, True, scratch)
         _backward(top[0].diff, self.picks, self.mask.data, bottom[0].diff, *self.geometry)
 
-    def forward_gpu(self, bottom, top):
+    def forward_gpu(self, bottom: Blobs, top: Blobs) -> None:
         p = self.param.pooling_param
         sizes = (*bottom[0].shape[2:], *top[0].shape[2:], *self.geometry)
         if p.pool == p.AVE:
@@ -140,7 +149,7 @@ class Pooling(Layer):
         if len(top) == 2:
             top[1].data[...] = self.mask.data
 
-    def backward_gpu(self, top, propagate_down, bottom):
+    def backward_gpu(self, top: Blobs, propagate_down: Flags, bottom: Blobs) -> None:
         sizes = (*bottom[0].shape[2:], *top[0].shape[2:], *self.geometry)
         if not self.picks:
             kernels("pool_ave_backward", bottom[0].count, top[0].diff, *sizes, bottom[0].diff, dtype=self.dtype)
@@ -150,7 +159,7 @@ class Pooling(Layer):
 
 
 @numba.njit(inline="always")
-def _divisor(window, kernel, stride, pad, size):
+def _divisor(window: int, kernel: int, stride: int, pad: int, size: int) -> int:
     """Length of a window clipped to [-pad, size + pad)."""
     start = window * stride - pad
     return min(start + kernel, size + pad) - start
@@ -159,7 +168,10 @@ def _divisor(window, kernel, stride, pad, size):
 # A row of windows at a time: first down the columns, over the rows of the window, into a line as wide as the
 # padded image; then along the line, ``kernel`` columns for each window. Both loops vectorise.
 @numba.njit(cache=True, parallel=True)
-def _forward(x, is_max, keep, y, mask, kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w):
+def _forward(
+    x: np.ndarray, is_max: bool, keep: bool, y: np.ndarray, mask: np.ndarray,
+    kernel_h: int, kernel_w: int, stride_h: int, stride_w: int, pad_h: int, pad_w: int,
+) -> None:  # fmt: skip
     channels, height, width = x.shape[1:]
     windows_h, windows_w = y.shape[2:]
     padded = max(pad_w + width, (windows_w - 1) * stride_w + kernel_w)
@@ -192,14 +204,14 @@ def _forward(x, is_max, keep, y, mask, kernel_h, kernel_w, stride_h, stride_w, p
 
 
 @numba.njit(cache=True)
-def _max_down(row, best):
+def _max_down(row: np.ndarray, best: np.ndarray) -> None:
     for w in range(row.size):
         v = row[w]
         best[w] = v if v > best[w] else best[w]
 
 
 @numba.njit(cache=True)
-def _max_down_with_row(row, h, best, rows):
+def _max_down_with_row(row: np.ndarray, h: int, best: np.ndarray, rows: np.ndarray) -> None:
     for w in range(row.size):
         v = row[w]
         greater = v > best[w]
@@ -208,7 +220,7 @@ def _max_down_with_row(row, h, best, rows):
 
 
 @numba.njit(cache=True)
-def _max_along(line, kernel, stride, y):
+def _max_along(line: np.ndarray, kernel: int, stride: int, y: np.ndarray) -> None:
     # With constants the compiler unrolls and vectorises: three times as fast.
     if kernel == 2 and stride == 2:
         _max_of(line, 2, 2, y)
@@ -221,7 +233,7 @@ def _max_along(line, kernel, stride, y):
 
 
 @numba.njit(inline="always")
-def _max_of(line, kernel, stride, y):
+def _max_of(line: np.ndarray, kernel: int, stride: int, y: np.ndarray) -> None:
     for j in range(y.size):
         best = line[stride * j]
         for k in range(1, kernel):
@@ -231,7 +243,9 @@ def _max_of(line, kernel, stride, y):
 
 
 @numba.njit(cache=True)
-def _max_along_with_index(line, rows, kernel, stride, width, pad, y, mask):
+def _max_along_with_index(
+    line: np.ndarray, rows: np.ndarray, kernel: int, stride: int, width: int, pad: int, y: np.ndarray, mask: np.ndarray
+) -> None:
     if kernel == 2 and stride == 2:
         _first_max_of(line, rows, 2, 2, width, pad, y, mask)
     elif kernel == 3 and stride == 2:
@@ -243,7 +257,9 @@ def _max_along_with_index(line, rows, kernel, stride, width, pad, y, mask):
 
 
 @numba.njit(inline="always")
-def _first_max_of(line, rows, kernel, stride, width, pad, y, mask):
+def _first_max_of(
+    line: np.ndarray, rows: np.ndarray, kernel: int, stride: int, width: int, pad: int, y: np.ndarray, mask: np.ndarray
+) -> None:
     """Among equal maxima of several columns the upper row wins, in one row the left column."""
     for j in range(y.size):
         best, row, column = line[stride * j], rows[stride * j], stride * j
@@ -258,7 +274,10 @@ def _first_max_of(line, rows, kernel, stride, width, pad, y, mask):
 
 
 @numba.njit(cache=True, parallel=True)
-def _backward(dy, is_max, mask, dx, kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w):
+def _backward(
+    dy: np.ndarray, is_max: bool, mask: np.ndarray, dx: np.ndarray,
+    kernel_h: int, kernel_w: int, stride_h: int, stride_w: int, pad_h: int, pad_w: int,
+) -> None:  # fmt: skip
     channels, height, width = dx.shape[1:]
     windows_h, windows_w = dy.shape[2:]
     padded = max(pad_w + width, (windows_w - 1) * stride_w + kernel_w)

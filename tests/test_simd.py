@@ -62,6 +62,28 @@ def test_arithmetic(dtype):
 
 
 @njit
+def compare(x, y, places):
+    best, which = simd.larger(simd.load(x, LANES), simd.load(x, 0), 7, simd.load(x, 0))
+    simd.store(y, 0, best)
+    simd.store(y, LANES, which)
+    simd.store_places(places, 1, simd.load(x, 2 * LANES), 100, 3)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_comparing(dtype):
+    x = np.random.default_rng(1).integers(-4, 4, (3, LANES)).astype(dtype)
+    x[0, 3] = x[1, 4] = np.nan  # greater than nothing, and nothing is greater
+    y, places = np.zeros((2, LANES), dtype), np.full(LANES + 2, 5, np.int32)
+    compare(x.ravel(), y.ravel(), places)
+    greater = x[1] > x[0]
+    assert greater.any() and not greater.all() and (x[2] < 0).any()
+    np.testing.assert_array_equal(y[0], np.where(greater, x[1], x[0]))
+    np.testing.assert_array_equal(y[1], np.where(greater, 7, x[0]))
+    np.testing.assert_array_equal(places[1:-1], np.where(x[2] < 0, -1, 100 + 3 * np.arange(LANES) + x[2]))
+    assert places[0] == places[-1] == 5
+
+
+@njit
 def transpose(x, y):
     simd.transpose_tile(x, 2, 20, y, 1, 18)
 
