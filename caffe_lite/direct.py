@@ -13,10 +13,14 @@ No sum depends on how the work is divided, so the results do not depend on the n
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numba import get_num_threads, njit, prange
 
+from caffe_lite.blocks import GROUPS, ceil_divide, even_step, round_up, scratch_array
 from caffe_lite.device import Device
+from caffe_lite.im2col import Sizes
 from caffe_lite.simd import (
     LANES,
     PANEL,
@@ -30,10 +34,9 @@ from caffe_lite.simd import (
     store,
     zeros,
 )
-from caffe_lite.winograd import GROUPS, _ceil, _even_step, _round_up, _scratch
 
+PIECE = 6  # numbers that describe a piece of a row, see ``cut``
 BLOCK_TAPS = 256  # a sum is made of partial sums of so many terms: faster, and rounds less
-Pair = tuple[int, int]
 
 
 def pack_weights(w: np.ndarray, device: Device) -> np.ndarray:
@@ -42,7 +45,7 @@ def pack_weights(w: np.ndarray, device: Device) -> np.ndarray:
     The array is scratch of ``device``: valid until the next call.
     """
     kernels, taps = w.shape
-    packed = _scratch(device, "direct_weights", _round_up(kernels, ROWS) * taps, w.dtype).reshape(-1, taps, ROWS)
+    packed = scratch_array(device, "direct_weights", round_up(kernels, ROWS) * taps, w.dtype).reshape(-1, taps, ROWS)
     whole = kernels // ROWS
     packed[:whole] = w[: whole * ROWS].reshape(whole, ROWS, taps).transpose(0, 2, 1)
     if whole * ROWS < kernels:
@@ -60,10 +63,10 @@ def convolve(
     y: np.ndarray,
     k0: int,
     kernels: int,
-    kernel: Pair,
-    stride: Pair,
-    pad: Pair,
-    dilation: Pair,
+    kernel: Sizes,
+    stride: Sizes,
+    pad: Sizes,
+    dilation: Sizes,
     device: Device,
     clip: bool = False,
 ) -> None:
@@ -74,17 +77,17 @@ def convolve(
     pointwise = (kernel, stride, pad) == ((1, 1), (1, 1), (0, 0)) and x.shape[2:] == y.shape[2:]
     if pointwise:  # rows do not matter: one long one is faster
         x, y = x.reshape(*x.shape[:2], 1, -1), y.reshape(*y.shape[:2], 1, -1)
-    groups = _ceil(y.shape[0] * y.shape[2] * y.shape[3], LANES)
+    groups = ceil_divide(y.shape[0] * y.shape[2] * y.shape[3], LANES)
     threads = get_num_threads()
-    step = _even_step(groups, threads)
-    tasks = _ceil(groups, step)
-    panels = _ceil(kernels, ROWS)
-    parts = max(1, min(_ceil(threads, tasks), panels * ROWS // 64))
-    width = _ceil(step * LANES, PANEL)
+    step = even_step(groups, threads)
+    tasks = ceil_divide(groups, step)
+    panels = ceil_divide(kernels, ROWS)
+    parts = max(1, min(ceil_divide(threads, tasks), panels * ROWS // 64))
+    width = ceil_divide(step * LANES, PANEL)
     taps = channels * kernel[0] * kernel[1]
     b_size = width * (min(taps, BLOCK_TAPS) * PANEL + LANES)
-    each = _round_up(b_size + _ceil(panels, parts) * ROWS * width * PANEL, LANES)
-    scratch = _scratch(device, "direct_tiles", threads * each, x.dtype).reshape(threads, each)
+    each = round_up(b_size + ceil_divide(panels, parts) * ROWS * width * PANEL, LANES)
+    scratch = scratch_array(device, "direct_tiles", threads * each, x.dtype).reshape(threads, each)
     if bias is None:
         bias = np.zeros(y.shape[1], y.dtype)
     geometry = np.array((kernel, stride, pad, dilation), np.int64)
@@ -92,7 +95,10 @@ def convolve(
 
 
 @njit(cache=True, parallel=True)
-def _convolve(x, c0, channels, packed, bias, y, k0, kernels, geometry, plan, scratch, b_size, clip):
+def _convolve(
+    x: np.ndarray, c0: int, channels: int, packed: np.ndarray, bias: np.ndarray, y: np.ndarray, k0: int, kernels: int,
+    geometry: np.ndarray, plan: tuple[int, int, int], scratch: np.ndarray, b_size: int, clip: bool,
+) -> None:  # fmt: skip
     """``plan``: tasks (blocks of pixels) of ``step`` groups of LANES, each in ``parts`` parts of the kernels."""
     tasks, step, parts = plan
     xf, yf = x.reshape(-1), y.reshape(-1)
@@ -105,17 +111,17 @@ def _convolve(x, c0, channels, packed, bias, y, k0, kernels, geometry, plan, scr
     threads = scratch.shape[0]
     for thread in prange(threads):
         b, m = scratch[thread, :b_size], scratch[thread, b_size:]
-        pieces = np.empty((step * LANES, 5), np.int64)
+        pieces = np.empty((step * LANES, PIECE), np.int64)
         for task in range(tasks * parts * thread // threads, tasks * parts * (thread + 1) // threads):
             first = task // parts * step * LANES
             last = min(first + step * LANES, total)
-            count = cut(first, last, y.shape[2], y.shape[3], pieces)
+            count = cut(first, last, y.shape[2:], c_all, c0, channels, x_size, geometry, xf.size, pieces)
             groups = (last - first + LANES - 1) // LANES
             start, stop = task % parts * part, min(task % parts * part + part, panels)
             m_row = width * PANEL
             for tap in range(0, taps, BLOCK_TAPS):
                 depth = min(BLOCK_TAPS, taps - tap)
-                patches(xf, c_all, c0, x_size, geometry, pieces, count, tap, depth, b)
+                patches(xf, x_size, geometry, pieces, count, tap, depth, b)
                 for group in range(0, groups, GROUPS):
                     source = group // GROUPS * (depth * PANEL + LANES)
                     for panel in range(start, stop):
@@ -131,62 +137,93 @@ def _convolve(x, c0, channels, packed, bias, y, k0, kernels, geometry, plan, scr
 
 
 @njit(cache=True)
-def cut(first, last, height, width, pieces):
+def cut(
+    first: int, last: int, out: Sizes, c_all: int, c0: int, channels: int, size: Sizes, geometry: np.ndarray,
+    limit: int, pieces: np.ndarray,
+) -> int:  # fmt: skip
     """Cut pixels [first, last) at the ends of rows, of panels, and to LANES; returns how many pieces.
 
-    A piece: image, row, column, place among the pixels, length.
+    A piece (PIECE numbers): row and column of x where its first tap lies, place among the pixels, length, where the
+    first tap is in x, which has ``limit`` numbers, and whether whole Vectors can be loaded for every tap.
     """
+    kernel, stride, pad, dilation = geometry[0], geometry[1], geometry[2], geometry[3]
+    down, across = (kernel[0] - 1) * dilation[0], (kernel[1] - 1) * dilation[1]
     count, pixel = 0, first
     while pixel < last:
-        row = pixel // width
-        column = pixel - row * width
+        line = pixel // out[1]
+        column = pixel - line * out[1]
         room = PANEL - (pixel - first) % PANEL
-        length = min(min(LANES, room), min(width - column, last - pixel))
-        pieces[count, 0], pieces[count, 1], pieces[count, 2] = row // height, row % height, column
-        pieces[count, 3], pieces[count, 4] = pixel - first, length
+        length = min(min(LANES, room), min(out[1] - column, last - pixel))
+        y, x = line % out[0] * stride[0] - pad[0], column * stride[1] - pad[1]
+        source = ((line // out[0] * c_all + c0) * size[0] + y) * size[1] + x
+        inside = y >= 0 and y + down < size[0] and x >= 0 and x + (length - 1) * stride[1] + across < size[1]
+        end = source + ((channels - 1) * size[0] + down) * size[1] + across + LANES * stride[1]
+        piece = pieces[count]
+        piece[0], piece[1], piece[2], piece[3], piece[4] = y, x, pixel - first, length, source
+        piece[5] = inside and end <= limit and stride[1] in (1, 2, 4)
         count += 1
         pixel += length
     return count
 
 
 @njit(cache=True)
-def patches(x, c_all, c0, size, geometry, pieces, count, tap, depth, b):
+def patches(
+    x: np.ndarray, size: Sizes, geometry: np.ndarray, pieces: np.ndarray, count: int, tap: int, depth: int,
+    b: np.ndarray,
+) -> None:  # fmt: skip
     """Taps [tap, tap + depth) of the pixels to b[panel][tap][pixel in panel].
 
     Whole Vectors are stored: what lies behind the end of a piece spills over what is written next,
     so the order of the loops matters, and each panel ends with LANES spare numbers.
     """
-    kernel, stride, pad, dilation = geometry[0], geometry[1], geometry[2], geometry[3]
+    kernel, step, dilation = geometry[0], geometry[1, 1], geometry[3]
     for e in range(tap, tap + depth):
-        c = e // (kernel[0] * kernel[1])
-        i, j = e // kernel[1] % kernel[0] * dilation[0] - pad[0], e % kernel[1] * dilation[1] - pad[1]
+        c, i, j = e // (kernel[0] * kernel[1]), e // kernel[1] % kernel[0] * dilation[0], e % kernel[1] * dilation[1]
+        shift = (c * size[0] + i) * size[1] + j
         for p in range(count):
-            place, length = pieces[p, 3], pieces[p, 4]
+            place, source = pieces[p, 2], pieces[p, 4] + shift
             to = place // PANEL * (depth * PANEL + LANES) + (e - tap) * PANEL + place % PANEL
-            row, column = pieces[p, 1] * stride[0] + i, pieces[p, 2] * stride[1] + j
-            if row < 0 or row >= size[0]:
-                store(b, to, zeros(b))
-                continue
-            source = ((pieces[p, 0] * c_all + c0 + c) * size[0] + row) * size[1] + column
-            step = stride[1]
-            if step in (1, 2, 4) and source >= 0 and source + LANES * step <= x.size:
-                if step == 1:
-                    v = load(x, source)
-                elif step == 2:
-                    v = load_every_2nd(x, source)
-                else:
-                    v, _, _, _ = load_every_4th(x, source)
-                if column < 0 or column + (length - 1) * step >= size[1]:  # part of it lies in the padding
-                    v = keep(v, (step - 1 - column) // step, (size[1] - column + step - 1) // step)
-                store(b, to, v)
+            if pieces[p, 5]:
+                store(b, to, _every(x, source, step))
+            elif 0 <= pieces[p, 0] + i < size[0]:
+                _at_the_edge(x, source, step, pieces[p, 1] + j, size[1], pieces[p, 3], b, to)
             else:
-                for t in range(length):
-                    at = column + t * step
-                    b[np.uintp(to + t)] = x[np.uintp(source + t * step)] if 0 <= at < size[1] else 0
+                store(b, to, zeros(b))
+
+
+@njit(inline="always")
+def _every(x: np.ndarray, source: int, step: int) -> Any:
+    """The Vector of x[source + i step]; step 1, 2 or 4."""
+    if step == 1:
+        v = load(x, source)
+    elif step == 2:
+        v = load_every_2nd(x, source)
+    else:
+        v, _, _, _ = load_every_4th(x, source)
+    return v
 
 
 @njit(cache=True)
-def _finish(m, at, y, k_all, k, pixels, bias, clip, first, last):
+def _at_the_edge(
+    x: np.ndarray, source: int, step: int, column: int, width: int, length: int, b: np.ndarray, to: int
+) -> None:
+    """Numbers source + i step of a row, whose first is in ``column``, to b; zeros beyond [0, width)."""
+    if step in (1, 2, 4) and source >= 0 and source + LANES * step <= x.size:
+        v = _every(x, source, step)
+        if column < 0 or column + (length - 1) * step >= width:  # part of it lies in the padding
+            v = keep(v, (step - 1 - column) // step, (width - column + step - 1) // step)
+        store(b, to, v)
+    else:
+        for t in range(length):
+            at = column + t * step
+            b[np.uintp(to + t)] = x[np.uintp(source + t * step)] if 0 <= at < width else 0
+
+
+@njit(cache=True)
+def _finish(
+    m: np.ndarray, at: int, y: np.ndarray, k_all: int, k: int, pixels: int, bias: float, clip: bool, first: int,
+    last: int,
+) -> None:  # fmt: skip
     """Row ``at`` of m plus bias, clipped at 0 if ``clip``, to channel k of y."""
     pixel = first
     while pixel < last:

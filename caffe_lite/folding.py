@@ -20,10 +20,10 @@ from __future__ import annotations
 import numpy as np
 from numba import get_num_threads, njit, prange
 
+from caffe_lite.blocks import ceil_divide, round_up, scratch_array
 from caffe_lite.device import Device
 from caffe_lite.im2col import Geometry
 from caffe_lite.simd import LANES, PANEL, ROWS, gemm_edge, gemm_tile, keep, load, store
-from caffe_lite.winograd import _ceil, _round_up, _scratch
 
 BLOCK_PIXELS = 256  # of dy, multiplied at a time: whole rows, or such a part of one
 BLOCK_ROWS = 256  # of m, at most: (channel, tap) pairs
@@ -36,24 +36,26 @@ def data_gradient(
     """Overwrite channels [c0, c0 + C) of dx."""
     kernels, channels = w.shape[:2]
     images, threads, taps = len(dx), get_num_threads(), w.shape[2] * w.shape[3]
-    chunk = max(1, min(channels, BLOCK_ROWS // taps, _ceil(channels, _ceil(threads, images))))
-    chunks = _ceil(channels, chunk)
+    chunk = max(1, min(channels, BLOCK_ROWS // taps, ceil_divide(channels, ceil_divide(threads, images))))
+    chunks = ceil_divide(channels, chunk)
     tall, wide = (d * (n - 1) + 1 for d, n in zip(geometry.dilation, geometry.kernel, strict=True))
-    bands = max(1, min(_ceil(threads, images * chunks), dx.shape[2] // (4 * tall)))
-    band = _ceil(dx.shape[2], bands)
-    rows = _round_up(chunk * taps, ROWS)
-    packed = _scratch(device, "direct_weights", chunks * rows * kernels, w.dtype).reshape(chunks, -1, kernels, ROWS)
+    bands = max(1, min(ceil_divide(threads, images * chunks), dx.shape[2] // (4 * tall)))
+    band = ceil_divide(dx.shape[2], bands)
+    rows = round_up(chunk * taps, ROWS)
+    packed = scratch_array(device, "direct_weights", chunks * rows * kernels, w.dtype)
+    packed = packed.reshape(chunks, -1, kernels, ROWS)
     _pack(w.reshape(kernels, -1), chunk * taps, packed)
     line = geometry.stride[1] * (dy.shape[3] - 1) + wide
     sizes = BLOCK_PIXELS * kernels, rows * BLOCK_PIXELS, chunk * (band + 2 * tall) * line + LANES
-    b_size, m_size, sums_size = (_round_up(size, LANES) for size in sizes)
-    scratch = _scratch(device, "direct_tiles", threads * (b_size + m_size + sums_size), w.dtype).reshape(threads, -1)
+    b_size, m_size, sums_size = (round_up(size, LANES) for size in sizes)
+    scratch = scratch_array(device, "direct_tiles", threads * (b_size + m_size + sums_size), w.dtype)
+    scratch = scratch.reshape(threads, -1)
     table = np.array((geometry.kernel, geometry.stride, geometry.pad, geometry.dilation), np.int64)
     _data_gradient(dy, k0, packed, dx, c0, channels, table, (chunk, bands, band, line), scratch, b_size, m_size)
 
 
 @njit(cache=True, parallel=True)
-def _pack(w, rows, packed):
+def _pack(w: np.ndarray, rows: int, packed: np.ndarray) -> None:
     """packed[chunk][panel of ROWS rows][kernel][row in panel] = w[kernel, row], ``rows`` of them in a chunk."""
     kernels, total = w.shape
     chunks, panels = packed.shape[:2]
@@ -67,7 +69,10 @@ def _pack(w, rows, packed):
 
 
 @njit(cache=True, parallel=True)
-def _data_gradient(dy, k0, packed, dx, c0, channels, table, plan, scratch, b_size, m_size):
+def _data_gradient(
+    dy: np.ndarray, k0: int, packed: np.ndarray, dx: np.ndarray, c0: int, channels: int, table: np.ndarray,
+    plan: tuple[int, int, int, int], scratch: np.ndarray, b_size: int, m_size: int,
+) -> None:  # fmt: skip
     """``plan``: channels in a chunk, bands of an image, rows of a band, columns that the sums of a row span."""
     chunk, bands, band, line = plan
     kernel, stride, pad, dilation = table[0], table[1], table[2], table[3]
@@ -99,7 +104,10 @@ def _data_gradient(dy, k0, packed, dx, c0, channels, table, plan, scratch, b_siz
 
 
 @njit(cache=True)
-def _add_rows(dy, source, first, last, packed, part, count, table, b, m, sums, tall, line):
+def _add_rows(
+    dy: np.ndarray, source: int, first: int, last: int, packed: np.ndarray, part: int, count: int, table: np.ndarray,
+    b: np.ndarray, m: np.ndarray, sums: np.ndarray, tall: int, line: int,
+) -> None:  # fmt: skip
     """Rows [first, last) of dy to the sums of ``count`` channels; ``source``: the image's first channel, in rows."""
     panels, kernels = packed.shape[1:3]
     out_h, out_w = dy.shape[2:]
@@ -126,7 +134,7 @@ def _add_rows(dy, source, first, last, packed, part, count, table, b, m, sums, t
 
 
 @njit(cache=True)
-def _lay_out(dy, source, plane, kernels, length, b):
+def _lay_out(dy: np.ndarray, source: int, plane: int, kernels: int, length: int, b: np.ndarray) -> None:
     """b[panel][kernel][pixel in panel] of ``length`` pixels of dy, zeros behind them."""
     for pixel in range(0, length, LANES):
         to = pixel // PANEL * kernels * PANEL + pixel % PANEL
@@ -141,7 +149,10 @@ def _lay_out(dy, source, plane, kernels, length, b):
 
 
 @njit(cache=True)
-def _fold(m, length, piece, channels, table, sums, first, tall, line):
+def _fold(
+    m: np.ndarray, length: int, piece: int, channels: int, table: np.ndarray, sums: np.ndarray, first: int, tall: int,
+    line: int,
+) -> None:  # fmt: skip
     """Add the products of ``length`` pixels, in rows of ``piece``, to the sums of each channel from ``first`` on."""
     kernel, stride, dilation = table[0], table[1], table[3]
     taps = kernel[0] * kernel[1]
@@ -163,7 +174,7 @@ def _fold(m, length, piece, channels, table, sums, first, tall, line):
 
 
 @njit(cache=True)
-def _crop(sums, at, line, pad, row):
+def _crop(sums: np.ndarray, at: int, line: int, pad: int, row: np.ndarray) -> None:
     """A row of dx from its sums, which begin ``pad`` columns before it; zeros beyond them."""
     low, high = min(row.size, max(0, -pad)), min(row.size, max(0, line - pad))
     row[:low] = 0

@@ -23,6 +23,7 @@ import numpy as np
 from numba import njit, prange
 
 from caffe_lite.device import Device
+from caffe_lite.gemm import multiply
 
 TILE_BYTES = 8 << 20  # of columns made at a time
 Sizes = tuple[int, ...]
@@ -92,7 +93,7 @@ def forward(
         bias = np.zeros(y.shape[1], y.dtype)
     for first, columns, pixels in _tiles(w, y, geometry, device):
         im2col(x, c0, geometry, first, columns)
-        np.matmul(w, columns, out=pixels)
+        multiply(device, w, columns, pixels)
         _spread(pixels, y.reshape(*y.shape[:2], -1), k0, first, bias, clip)
 
 
@@ -104,7 +105,7 @@ def data_gradient(
     dy = dy.reshape(*dy.shape[:2], -1)
     for first, columns, pixels in _tiles(w, dy, geometry, device):
         im2col(dy, k0, points(dy.shape[2]), first, pixels)
-        np.matmul(w.T, pixels, out=columns)
+        multiply(device, w.T, pixels, columns)
         col2im(columns, first, geometry, dx, c0)
 
 
@@ -113,12 +114,10 @@ def weight_gradient(
 ) -> None:
     """Add dy col^T to dw (K, C * taps)."""
     dy = dy.reshape(*dy.shape[:2], -1)
-    part = device.workspace("im2col_weights", dw.shape, dw.dtype)
     for first, columns, pixels in _tiles(dw, dy, geometry, device):
         im2col(x, c0, geometry, first, columns)
         im2col(dy, k0, points(dy.shape[2]), first, pixels)
-        np.matmul(pixels, columns.T, out=part)
-        dw += part
+        multiply(device, pixels, columns.T, dw, add=True)
 
 
 def _tiles(w: np.ndarray, y: np.ndarray, geometry: Geometry, device: Device) -> Any:
@@ -133,7 +132,7 @@ def _tiles(w: np.ndarray, y: np.ndarray, geometry: Geometry, device: Device) -> 
 
 
 @njit(cache=True)
-def _tap(table, tap):
+def _tap(table: np.ndarray, tap: int) -> np.ndarray:
     """Input position minus output position times stride, for each axis, of tap number ``tap``."""
     shift = np.empty(table.shape[1], np.int64)
     for axis in range(table.shape[1] - 1, -1, -1):
@@ -143,7 +142,7 @@ def _tap(table, tap):
 
 
 @njit(cache=True)
-def _line(table, shift, position):
+def _line(table: np.ndarray, shift: np.ndarray, position: int) -> tuple[int, int, int, int, int]:
     """(offset, j, low, high) for the output positions from ``position`` (in one image) to the end of their line.
 
     Position number i of them, for low <= i < high, meets x[offset + j + i * stride] of a channel.
@@ -167,7 +166,7 @@ def _line(table, shift, position):
 
 
 @njit(cache=True, parallel=True)
-def _im2col(x, c_all, c0, table, first, col):
+def _im2col(x: np.ndarray, c_all: int, c0: int, table: np.ndarray, first: int, col: np.ndarray) -> None:
     taps, plane, positions = np.prod(table[1]), np.prod(table[0]), np.prod(table[5])
     stride = table[2, -1]
     for row in prange(col.shape[0]):
@@ -193,7 +192,7 @@ def _im2col(x, c_all, c0, table, first, col):
 
 
 @njit(cache=True, parallel=True)
-def _col2im(col, first, table, taps, x, c_all, c0):
+def _col2im(col: np.ndarray, first: int, table: np.ndarray, taps: int, x: np.ndarray, c_all: int, c0: int) -> None:
     plane, positions = np.prod(table[0]), np.prod(table[5])
     stride = table[2, -1]
     for c in prange(col.shape[0] // taps):  # a channel belongs to one thread: the order of its sums is fixed
@@ -212,7 +211,7 @@ def _col2im(col, first, table, taps, x, c_all, c0):
 
 
 @njit(cache=True, parallel=True)
-def _spread(tile, y, k0, first, bias, clip):
+def _spread(tile: np.ndarray, y: np.ndarray, k0: int, first: int, bias: np.ndarray, clip: bool) -> None:
     """y[n, k0 + k, p] = tile[k, t] + bias, clipped at 0 if ``clip``, where n * P + p = first + t."""
     positions = y.shape[2]
     for k in prange(tile.shape[0]):

@@ -4,13 +4,13 @@
 ``top[i].data``, ``backward`` writes ``bottom[i].diff`` where ``propagate_down[i]`` and adds to the
 diffs of the parameters where ``param_propagate_down``. A layer writes ``forward`` and ``backward``
 once with ``self.xp`` (numpy or cupy), or ``forward_cpu`` and ``forward_gpu`` where a loop must be
-compiled.
+compiled. ``Array``, ``Blobs`` and ``Flags`` are for the signatures of layers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -18,6 +18,10 @@ from caffe_lite import filler
 from caffe_lite.blob import Blob, BlobVec
 from caffe_lite.device import CPU, Device
 from caffe_lite.errors import CaffeError, NetError, ShapeError
+
+Array: TypeAlias = Any  # of the layer's device: numpy.ndarray, or cupy.ndarray, which has the same interface
+Blobs: TypeAlias = Sequence[Blob]
+Flags: TypeAlias = Sequence[bool]  # propagate_down: one for each bottom
 
 
 class Layer:
@@ -68,18 +72,18 @@ class Layer:
 
     # ---- what a layer type writes
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
         """Check the parameters, make the parameter blobs."""
 
-    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         """Give each top its shape."""
         raise NotImplementedError(f"layer type {self.type} does not define reshape")
 
-    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         """Fill the tops."""
         self._half("forward")(bottom, top)
 
-    def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
+    def backward(self, top: Blobs, propagate_down: Flags, bottom: Blobs) -> None:
         """Fill the bottoms' diffs, add to the parameters' diffs."""
         self._half("backward")(top, propagate_down, bottom)
 
@@ -96,7 +100,7 @@ class Layer:
     def set_state(self, state: Any) -> None:
         """Go back to a ``state()``; DataError if it is of other data. Before the first forward, or between two."""
 
-    def multiply_adds(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> int:
+    def multiply_adds(self, bottom: Blobs, top: Blobs) -> int:
         """Multiplications of one forward's matrix products, by their definition; 0 where there is none."""
         return 0
 
@@ -104,11 +108,11 @@ class Layer:
         """May force_backward ask for the gradient of this bottom?"""
         return True
 
-    def example(self, bottom_index: int, bottom: Sequence[Blob], rng: np.random.Generator) -> np.ndarray | None:
+    def example(self, bottom_index: int, bottom: Blobs, rng: np.random.Generator) -> np.ndarray | None:
         """Values that this bottom may hold, for tools that have no data; None if any numbers will do."""
         return None
 
-    def gradient_caveat(self, bottom: Sequence[Blob]) -> str:
+    def gradient_caveat(self, bottom: Blobs) -> str:
         """Why, for these bottoms, Caffe's rule for backward is no derivative of forward; "" where it is one."""
         return ""
 
@@ -149,7 +153,7 @@ class Layer:
 
     # ---- what the net calls
 
-    def set_up(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def set_up(self, bottom: Blobs, top: Blobs) -> None:
         """Counts, in-place rule, setup, first reshape, loss weights: Caffe's Layer::SetUp."""
         self._check_counts(len(bottom), len(top))
         if not self.in_place:
@@ -182,7 +186,7 @@ class Layer:
     def default_loss_weight(self, top_index: int) -> float:
         return 0.0
 
-    def _set_loss_weights(self, top: Sequence[Blob]) -> None:
+    def _set_loss_weights(self, top: Blobs) -> None:
         given = list(self.layer_param.loss_weight)
         if not given:
             given = [self.default_loss_weight(i) for i in range(len(top))]
@@ -207,7 +211,7 @@ class LossLayer(Layer):
     ``bottom[1]`` are labels or targets, which force_backward leaves alone.
     """
 
-    exact_bottoms = 2
+    exact_bottoms: int | None = 2
     auto_tops = True
     min_tops, max_tops = 1, 1
 

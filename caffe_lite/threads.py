@@ -51,25 +51,6 @@ def apply() -> None:
             library.set_num_threads(count)
 
 
-class single_threaded_blas:  # noqa: N801 - reads as a statement: with single_threaded_blas():
-    """Inside the ``with``, BLAS calls of all threads of this process use one thread each.
-
-    For loops that are parallel already. The numbers are restored on exit, after an error too; a few
-    microseconds. Not for several Python threads at once: the setting belongs to the process.
-    """
-
-    def __enter__(self) -> None:
-        self._before = [(library, library.num_threads) for library in _blas()]
-        for library, count in self._before:
-            if count != 1:
-                library.set_num_threads(1)
-
-    def __exit__(self, *error: object) -> None:
-        for library, count in self._before:
-            if count != 1:
-                library.set_num_threads(count)
-
-
 _count: int | None = None
 _libraries: list[Any] = []
 _libraries_for: tuple[bool, ...] | None = None

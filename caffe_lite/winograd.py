@@ -27,7 +27,9 @@ from typing import Any
 import numpy as np
 from numba import get_num_threads, njit, prange
 
+from caffe_lite.blocks import GROUPS, ceil_divide, even_step, round_up, scratch_array
 from caffe_lite.device import Device
+from caffe_lite.im2col import Sizes
 from caffe_lite.simd import (
     LANES,
     PANEL,
@@ -43,8 +45,6 @@ from caffe_lite.simd import (
 )
 
 FREQUENCIES = 36
-GROUPS = PANEL // LANES  # groups of LANES tiles in a panel
-BLOCK_GROUPS = 12  # groups that a thread works on at a time, at most
 BLOCK_KERNELS = 128
 BLOCK_CHANNELS = 128  # a sum is made of partial sums of so many channels: faster, and rounds less
 
@@ -62,8 +62,8 @@ def transform_weights(w: np.ndarray, k0: int, kernels: int, device: Device, turn
     channels to C. The array is scratch of ``device``: valid until the next call.
     """
     outputs, inputs = (w.shape[1], kernels) if turned else (kernels, w.shape[1])
-    size = FREQUENCIES * -(-outputs // ROWS) * _round_up(inputs * ROWS, LANES)
-    u = _scratch(device, "winograd_weights", size, w.dtype)
+    size = FREQUENCIES * -(-outputs // ROWS) * round_up(inputs * ROWS, LANES)
+    u = scratch_array(device, "winograd_weights", size, w.dtype)
     _transform_weights(w, u, k0, kernels, turned)
     return u
 
@@ -77,7 +77,7 @@ def convolve(
     y: np.ndarray,
     k0: int,
     kernels: int,
-    pad: tuple[int, int],
+    pad: Sizes,
     device: Device,
     clip: bool = False,
 ) -> None:
@@ -85,19 +85,19 @@ def convolve(
 
     ``pad`` is (rows, columns), negative to crop; bias (K_all,) or None; ``clip`` applies a ReLU.
     """
-    tiles = (_ceil(y.shape[2], 4), _ceil(y.shape[3], 4))
-    groups = _ceil(y.shape[0] * tiles[0] * tiles[1], LANES)
+    tiles = (ceil_divide(y.shape[2], 4), ceil_divide(y.shape[3], 4))
+    groups = ceil_divide(y.shape[0] * tiles[0] * tiles[1], LANES)
     threads = get_num_threads()
-    step = _even_step(groups, threads)
-    tasks = _ceil(groups, step)
-    panels = _ceil(kernels, ROWS)
-    parts = max(1, min(_ceil(threads, tasks), panels * ROWS // 64))  # few tiles: share out the kernels too
-    k_block = min(_ceil(panels, parts), max(1, BLOCK_KERNELS // ROWS))
-    width = _ceil(step * LANES, PANEL)
+    step = even_step(groups, threads)
+    tasks = ceil_divide(groups, step)
+    panels = ceil_divide(kernels, ROWS)
+    parts = max(1, min(ceil_divide(threads, tasks), panels * ROWS // 64))  # few tiles: share out the kernels too
+    k_block = min(ceil_divide(panels, parts), max(1, BLOCK_KERNELS // ROWS))
+    width = ceil_divide(step * LANES, PANEL)
     v_size = FREQUENCIES * width * (channels * PANEL + LANES)
     m_size = FREQUENCIES * width * PANEL * k_block * ROWS
-    each = _round_up(v_size + m_size, LANES)
-    scratch = _scratch(device, "winograd_tiles", threads * each, x.dtype).reshape(threads, each)
+    each = round_up(v_size + m_size, LANES)
+    scratch = scratch_array(device, "winograd_tiles", threads * each, x.dtype).reshape(threads, each)
     if bias is None:
         bias = np.zeros(y.shape[1], y.dtype)
     _convolve(
@@ -106,42 +106,18 @@ def convolve(
 
 
 def data_gradient(
-    dy: np.ndarray, k0: int, kernels: int, w: np.ndarray, dx: np.ndarray, c0: int, pad: tuple[int, int], device: Device
+    dy: np.ndarray, k0: int, kernels: int, w: np.ndarray, dx: np.ndarray, c0: int, pad: Sizes, device: Device
 ) -> None:
     """Overwrite channels [c0, c0 + C) of dx, the gradient to x of the convolution with ``pad``."""
     u = transform_weights(w, k0, kernels, device, turned=True)
     convolve(dy, k0, kernels, u, None, dx, c0, w.shape[1], (2 - pad[0], 2 - pad[1]), device)
 
 
-def _even_step(groups: int, threads: int) -> int:
-    """Groups in a block: as many blocks for each thread, none over BLOCK_GROUPS, panels filled."""
-    rounds = _ceil(groups, threads * BLOCK_GROUPS)
-    step = _ceil(groups, threads * rounds)
-    return max(step, min(GROUPS, groups))
-
-
-def _ceil(a: int, b: int) -> int:
-    return -(-a // b)
-
-
-def _round_up(n: int, multiple: int) -> int:
-    return _ceil(n, multiple) * multiple
-
-
-def _scratch(device: Device, name: str, size: int, dtype: Any) -> np.ndarray:
-    """Flat workspace that starts on a cache line."""
-    dtype = np.dtype(dtype)
-    spare = 64 // dtype.itemsize
-    whole = device.workspace(name, (size + spare,), dtype)
-    skip = -whole.ctypes.data % 64 // dtype.itemsize
-    return whole[skip : skip + size]
-
-
 # ---- the transforms
 
 
 @njit(cache=True, parallel=True)
-def _transform_weights(w, u, k0, kernels, turned):
+def _transform_weights(w: np.ndarray, u: np.ndarray, k0: int, kernels: int, turned: bool) -> None:
     """u[frequency][panel of ROWS outputs][input][output in panel], each panel filled up to LANES."""
     flat = w.reshape(-1)
     channels = w.shape[1]
@@ -168,7 +144,7 @@ def _transform_weights(w, u, k0, kernels, turned):
 
 
 @njit(cache=True)
-def _kernel_1d(g, at, step, u, to, stride):
+def _kernel_1d(g: np.ndarray, at: int, step: int, u: np.ndarray, to: int, stride: int) -> None:
     """u = G g for LANES kernels: three Vectors ``step`` apart become six ``stride`` apart."""
     g0, g1, g2 = load(g, at), load(g, at + step), load(g, at + 2 * step)
     even, odd = GA * g0 + GA * A2 * g2, GA * A * g1
@@ -182,7 +158,9 @@ def _kernel_1d(g, at, step, u, to, stride):
 
 
 @njit(cache=True)
-def fill_rows(x, plane, size, top, left, rows, length, buf, row_step):
+def fill_rows(
+    x: np.ndarray, plane: int, size: Sizes, top: int, left: int, rows: int, length: int, buf: np.ndarray, row_step: int
+) -> None:
     """buf[r, :length] = rows [top, top + rows) of the plane from column ``left``; 0 outside of it.
 
     Writes up to LANES - 1 numbers more, which the caller does not look at.
@@ -209,7 +187,7 @@ def fill_rows(x, plane, size, top, left, rows, length, buf, row_step):
 
 
 @njit(cache=True)
-def patch_1d(d0, d1, d2, d3, d4, d5, v, to, stride):
+def patch_1d(d0: Any, d1: Any, d2: Any, d3: Any, d4: Any, d5: Any, v: np.ndarray, to: int, stride: int) -> None:
     """v = B^T d: six Vectors, stored ``stride`` apart."""
     store(v, to, AB2 * d0 - SUM2 * d2 + d4)
     even, odd = d4 - B2 * d2, A * d3 - A * B2 * d1
@@ -222,7 +200,7 @@ def patch_1d(d0, d1, d2, d3, d4, d5, v, to, stride):
 
 
 @njit(cache=True)
-def patch_rows(buf, at, step):
+def patch_rows(buf: np.ndarray, at: int, step: int) -> None:
     """B^T d in place, down six rows ``step`` apart, for LANES columns."""
     d0, d1, d2 = load(buf, at), load(buf, at + step), load(buf, at + 2 * step)
     d3, d4, d5 = load(buf, at + 3 * step), load(buf, at + 4 * step), load(buf, at + 5 * step)
@@ -230,14 +208,17 @@ def patch_rows(buf, at, step):
 
 
 @njit(cache=True)
-def place(tile, tiles):
+def place(tile: int, tiles: Sizes) -> tuple[int, int, int]:
     """(n, ty, tx) of a tile."""
     row = tile // tiles[1]
     return row // tiles[0], row % tiles[0], tile - row * tiles[1]
 
 
 @njit(cache=True)
-def _transform_input(x, c_all, c0, channels, size, pad, tiles, first, last, buf, row_step, v, v_frequency):
+def _transform_input(
+    x: np.ndarray, c_all: int, c0: int, channels: int, size: Sizes, pad: Sizes, tiles: Sizes, first: int, last: int,
+    buf: np.ndarray, row_step: int, v: np.ndarray, v_frequency: int,
+) -> None:  # fmt: skip
     """B^T d B of tiles [first, last) to v[frequency][panel of tiles][channel][tile in panel].
 
     Whole Vectors are stored: what lies behind the end of a run of tiles spills over what is written
@@ -271,7 +252,7 @@ def _transform_input(x, c_all, c0, channels, size, pad, tiles, first, last, buf,
 
 
 @njit(cache=True)
-def _output_1d(m, at, step):
+def _output_1d(m: np.ndarray, at: int, step: int) -> tuple[Any, Any, Any, Any]:
     """A^T m of six Vectors ``step`` apart."""
     m0, m5 = load(m, at), load(m, at + 5 * step)
     m1, m2 = load(m, at + step), load(m, at + 2 * step)
@@ -281,7 +262,10 @@ def _output_1d(m, at, step):
 
 
 @njit(cache=True)
-def _transform_output(m, m_frequency, m_row, y, k_all, k0, kernels, size, bias, clip, tiles, first, last, half, out):
+def _transform_output(
+    m: np.ndarray, m_frequency: int, m_row: int, y: np.ndarray, k_all: int, k0: int, kernels: int, size: Sizes,
+    bias: np.ndarray, clip: bool, tiles: Sizes, first: int, last: int, half: np.ndarray, out: np.ndarray,
+) -> None:  # fmt: skip
     """A^T m A + bias, clipped at 0 if ``clip``: tiles [first, last) of channels [k0, k0 + kernels) of y."""
     for k in range(kernels):
         b = bias[k0 + k]
@@ -310,7 +294,9 @@ def _transform_output(m, m_frequency, m_row, y, k_all, k0, kernels, size, bias, 
 
 
 @njit(cache=True)
-def _scatter(out, y, k_all, k, size, tiles, first, last):
+def _scatter(
+    out: np.ndarray, y: np.ndarray, k_all: int, k: int, size: Sizes, tiles: Sizes, first: int, last: int
+) -> None:
     """Copy tiles [first, last) from out (4, 4 * LANES) to channel k of y, as far as they lie inside."""
     tile = first
     while tile < last:
@@ -329,7 +315,10 @@ def _scatter(out, y, k_all, k, size, tiles, first, last):
 
 
 @njit(cache=True, parallel=True)
-def _convolve(x, c0, channels, u, bias, y, k0, kernels, pad, tiles, plan, scratch, v_size, clip):
+def _convolve(
+    x: np.ndarray, c0: int, channels: int, u: np.ndarray, bias: np.ndarray, y: np.ndarray, k0: int, kernels: int,
+    pad: Sizes, tiles: Sizes, plan: tuple[int, int, int, int], scratch: np.ndarray, v_size: int, clip: bool,
+) -> None:  # fmt: skip
     """``plan``: tasks (blocks of tiles) of ``step`` groups, each in ``parts`` parts of the kernels."""
     tasks, step, parts, k_block = plan
     c_all, k_all = x.shape[1], y.shape[1]
@@ -366,7 +355,10 @@ def _convolve(x, c0, channels, u, bias, y, k0, kernels, pad, tiles, plan, scratc
 
 
 @njit(cache=True)
-def _multiply(u, u_panel, u_panels, channels, v, v0, groups, m, m0, m_row):
+def _multiply(
+    u: np.ndarray, u_panel: int, u_panels: int, channels: int, v: np.ndarray, v0: int, groups: int, m: np.ndarray,
+    m0: int, m_row: int,
+) -> None:  # fmt: skip
     """One frequency: m (u_panels * ROWS, groups * LANES) = u (.., channels) times v (channels, ..)."""
     size = (channels * ROWS + LANES - 1) // LANES * LANES
     for group in range(0, groups, GROUPS):

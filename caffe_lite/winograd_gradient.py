@@ -12,10 +12,14 @@ its own frequencies and kernels. No sum is divided among threads: the result doe
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numba import get_num_threads, njit, prange
 
+from caffe_lite.blocks import ceil_divide, round_up, scratch_array
 from caffe_lite.device import Device
+from caffe_lite.im2col import Sizes
 from caffe_lite.simd import LANES, PANEL, ROWS, gemm_edge, gemm_tile, load, store, transpose_tile
 from caffe_lite.winograd import (
     A2,
@@ -28,9 +32,6 @@ from caffe_lite.winograd import (
     GB,
     A,
     B,
-    _ceil,
-    _round_up,
-    _scratch,
     fill_rows,
     patch_1d,
     patch_rows,
@@ -44,24 +45,27 @@ BLOCK_TILES = 256  # a sum is made of partial sums of so many tiles: faster, and
 
 
 def weight_gradient(
-    x: np.ndarray, c0: int, dy: np.ndarray, k0: int, kernels: int, dw: np.ndarray, pad: tuple[int, int], device: Device
+    x: np.ndarray, c0: int, dy: np.ndarray, k0: int, kernels: int, dw: np.ndarray, pad: Sizes, device: Device
 ) -> None:
     """Add to dw[k0 : k0 + kernels] (K_all, C, 3, 3) the gradient, from channels c0 on of x and k0 on of dy."""
     channels = dw.shape[1]
-    tiles = (_ceil(dy.shape[2], 4), _ceil(dy.shape[3], 4))
+    tiles = (ceil_divide(dy.shape[2], 4), ceil_divide(dy.shape[3], 4))
     total = dy.shape[0] * tiles[0] * tiles[1]
-    v_width, m_width = _round_up(channels, PANEL), _round_up(kernels, KERNEL_PANEL)
+    v_width, m_width = round_up(channels, PANEL), round_up(kernels, KERNEL_PANEL)
     stretch = max(64, min(2048, STRETCH_BYTES // (FREQUENCIES * (v_width + m_width) * x.itemsize)))
-    stretch = _ceil(total, _ceil(total, stretch))
-    v = _scratch(device, "winograd_tiles", FREQUENCIES * stretch * (v_width + m_width), x.dtype)
+    stretch = ceil_divide(total, ceil_divide(total, stretch))
+    v = scratch_array(device, "winograd_tiles", FREQUENCIES * stretch * (v_width + m_width), x.dtype)
     v, m = np.split(v, [FREQUENCIES * stretch * v_width])
-    u = _scratch(device, "winograd_weights", FREQUENCIES * _round_up(kernels, ROWS) * v_width, x.dtype)
-    parts = _ceil(2 * get_num_threads(), FREQUENCIES)
+    u = scratch_array(device, "winograd_weights", FREQUENCIES * round_up(kernels, ROWS) * v_width, x.dtype)
+    parts = ceil_divide(2 * get_num_threads(), FREQUENCIES)
     _weight_gradient(x, c0, channels, dy, k0, kernels, pad, tiles, stretch, parts, v, m, u, dw)
 
 
 @njit(cache=True, parallel=True)
-def _weight_gradient(x, c0, channels, dy, k0, kernels, pad, tiles, stretch, parts, v, m, u, dw):
+def _weight_gradient(
+    x: np.ndarray, c0: int, channels: int, dy: np.ndarray, k0: int, kernels: int, pad: Sizes, tiles: Sizes,
+    stretch: int, parts: int, v: np.ndarray, m: np.ndarray, u: np.ndarray, dw: np.ndarray,
+) -> None:  # fmt: skip
     xf, yf, wf = x.reshape(-1), dy.reshape(-1), dw.reshape(-1)
     x_size, y_size = (x.shape[2], x.shape[3]), (dy.shape[2], dy.shape[3])
     c_all, k_all = x.shape[1], dy.shape[1]
@@ -97,13 +101,13 @@ def _weight_gradient(x, c0, channels, dy, k0, kernels, pad, tiles, stretch, part
                         else:
                             gemm_tile(m, a, KERNEL_PANEL, v, b + tile * PANEL, PANEL, u, to, u_row, count, add)
     for k in prange(kernels):
-        column, kernel = np.empty(18 * LANES, x.dtype), np.empty(9 * LANES, x.dtype)
+        columns, kernel = np.empty(18 * LANES, x.dtype), np.empty(9 * LANES, x.dtype)
         for c in range(0, channels, LANES):
             step = k_panels * ROWS * u_row
             for j in range(6):
-                _weights_1d(u, j * step + k * u_row + c, 6 * step, column, j * LANES, 6 * LANES)
+                _weights_1d(u, j * step + k * u_row + c, 6 * step, columns, j * LANES, 6 * LANES)
             for i in range(3):
-                _weights_1d(column, 6 * i * LANES, LANES, kernel, 3 * i * LANES, LANES)
+                _weights_1d(columns, 6 * i * LANES, LANES, kernel, 3 * i * LANES, LANES)
             for lane in range(min(LANES, channels - c)):
                 to = ((k0 + k) * channels + c + lane) * 9
                 for e in range(9):
@@ -111,14 +115,17 @@ def _weight_gradient(x, c0, channels, dy, k0, kernels, pad, tiles, stretch, part
 
 
 @njit(cache=True)
-def _kernel_at(f, k, kernels, stretch):
+def _kernel_at(f: int, k: int, kernels: int, stretch: int) -> int:
     """Where kernel k of frequency f starts: m[frequency][panel of kernels][tile][kernel in panel]."""
     panels = (kernels + KERNEL_PANEL - 1) // KERNEL_PANEL
     return (f * panels + k // KERNEL_PANEL) * stretch * KERNEL_PANEL + k % KERNEL_PANEL
 
 
 @njit(cache=True)
-def _patches(x, c_all, c0, channels, group, size, pad, tiles, first, start, stop, stretch, v):
+def _patches(
+    x: np.ndarray, c_all: int, c0: int, channels: int, group: int, size: Sizes, pad: Sizes, tiles: Sizes, first: int,
+    start: int, stop: int, stretch: int, v: np.ndarray,
+) -> None:  # fmt: skip
     """B^T d B of LANES channels to v[frequency][panel of channels][tile][channel in panel]."""
     row_step = 4 * STRIP + 2 * LANES
     rows, pixels = np.empty(6 * row_step * LANES, x.dtype), np.empty(6 * row_step * LANES, x.dtype)
@@ -152,7 +159,10 @@ def _patches(x, c_all, c0, channels, group, size, pad, tiles, first, start, stop
 
 
 @njit(cache=True)
-def _gradients(dy, k_all, k0, kernels, group, size, tiles, first, start, stop, stretch, m):
+def _gradients(
+    dy: np.ndarray, k_all: int, k0: int, kernels: int, group: int, size: Sizes, tiles: Sizes, first: int, start: int,
+    stop: int, stretch: int, m: np.ndarray,
+) -> None:  # fmt: skip
     """A dy A^T of LANES kernels to m (see ``_kernel_at``)."""
     row_step = 4 * STRIP + 2 * LANES
     rows, pixels = np.empty(6 * row_step * LANES, dy.dtype), np.empty(6 * row_step * LANES, dy.dtype)
@@ -185,7 +195,7 @@ def _gradients(dy, k_all, k0, kernels, group, size, tiles, first, start, stop, s
 
 
 @njit(cache=True)
-def _transpose(rows, pixels, length, row_step):
+def _transpose(rows: np.ndarray, pixels: np.ndarray, length: int, row_step: int) -> None:
     """pixels[r, i, lane] = rows[lane, r, i] for six rows r and, at least, i < length."""
     for r in range(6):
         for i in range(0, length, LANES):
@@ -194,7 +204,7 @@ def _transpose(rows, pixels, length, row_step):
 
 
 @njit(cache=True)
-def _gradient_1d(y0, y1, y2, y3, m, to, step):
+def _gradient_1d(y0: Any, y1: Any, y2: Any, y3: Any, m: np.ndarray, to: int, step: int) -> None:
     """m = A y: six Vectors, stored ``step`` apart."""
     store(m, to, y0)
     even, odd = y0 + A2 * y2, A * y1 + A3 * y3
@@ -207,7 +217,7 @@ def _gradient_1d(y0, y1, y2, y3, m, to, step):
 
 
 @njit(cache=True)
-def _weights_1d(u, at, step, w, to, stride):
+def _weights_1d(u: np.ndarray, at: int, step: int, w: np.ndarray, to: int, stride: int) -> None:
     """w = G^T u: six Vectors ``step`` apart become three ``stride`` apart."""
     u1, u2, u3, u4 = load(u, at + step), load(u, at + 2 * step), load(u, at + 3 * step), load(u, at + 4 * step)
     p, q, r, s = GA * (u1 + u2), GA * (u1 - u2), GB * (u3 + u4), GB * (u3 - u4)

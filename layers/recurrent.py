@@ -27,7 +27,8 @@ import numpy as np
 
 from caffe_lite.blob import Blob
 from caffe_lite.errors import DataError
-from caffe_lite.layer import Layer
+from caffe_lite.gemm import multiply
+from caffe_lite.layer import Array, Blobs, Flags, Layer
 
 
 class Recurrent(Layer):
@@ -40,28 +41,30 @@ class Recurrent(Layer):
     def add_output_params(self) -> None:
         """Append the parameters that follow W_h."""
 
-    def step(self, t: int, z: Any, cont: Any, states: list[Any]) -> None:
+    def step(self, t: int, z: Array, cont: Array, states: list[Array]) -> None:
         """From z (N, Z), which may be overwritten and is kept, write states[k][t + 1]; states[k] is (T + 1, N, D)."""
         raise NotImplementedError
 
-    def step_backward(self, t: int, z: Any, cont: Any, states: list[Any], d_states: list[Any], dz: Any) -> None:
+    def step_backward(
+        self, t: int, z: Array, cont: Array, states: list[Array], d_states: list[Array], dz: Array
+    ) -> None:
         """From d_states (N, D), the gradients of states[k][t + 1], write dz (N, Z) and those of states[k][t].
 
         Of d_states[0], which reaches the step before through W_h only, nothing is to be written.
         """
         raise NotImplementedError
 
-    def output(self, h: Any, y: Any) -> None:
+    def output(self, h: Array, y: Array) -> None:
         """y (T, N, D) from h (T, N, D)."""
         y[...] = h
 
-    def output_backward(self, dy: Any, y: Any, h: Any) -> Any:
+    def output_backward(self, dy: Array, y: Array, h: Array) -> Array:
         """The gradient of h from that of y; adds to the gradients of the output's parameters."""
         return dy
 
     # ---- Layer
 
-    def setup(self, bottom, top):
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
         p = self.param.recurrent_param
         self.check(p.num_output > 0, f"num_output must be > 0, got {p.num_output}")
         exposed = len(self.state_names) if p.expose_hidden else 0
@@ -96,10 +99,10 @@ class Recurrent(Layer):
     def allow_force_backward(self, bottom_index: int) -> bool:
         return bottom_index != 1
 
-    def example(self, bottom_index, bottom, rng):
+    def example(self, bottom_index: int, bottom: Blobs, rng: np.random.Generator) -> np.ndarray | None:
         return rng.integers(0, 2, bottom[1].shape) if bottom_index == 1 else None
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         shape = bottom[0].shape
         fixed = len(shape) >= 2 and shape[0] == self.steps and math.prod(shape[2:]) == self.inputs
         built_for = f"({self.steps}, N, ...) with {self.inputs} inputs"
@@ -130,7 +133,7 @@ class Recurrent(Layer):
             state.reshape(self.steps + 1, streams, self.dim)
         self.forget()
 
-    def multiply_adds(self, bottom, top):
+    def multiply_adds(self, bottom: Blobs, top: Blobs) -> int:
         weights = [blob.count for blob in self.blobs if len(blob.shape) == 2]
         if self.has_static:  # applied once for a stream, not at each step
             static = weights.pop(1)
@@ -164,36 +167,34 @@ class Recurrent(Layer):
         for name, blob in zip(self.state_names, self.states, strict=True):
             blob.data[self.steps] = self.xp.asarray(state[name], dtype=self.dtype)
 
-    def _flat(self, array: Any) -> Any:
+    def _flat(self, array: Array) -> Array:
         """The first two axes as one."""
         return array.reshape(self.steps * self.streams, array.shape[-1])
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         xp, z, kept = self.xp, self.z.data, self.h_kept.data
         states = [s.data for s in self.states]
         for k, state in enumerate(states):
             state[0] = state[self.steps] if self.first_state is None else bottom[self.first_state + k].data[0]
-        xp.dot(self._matrix(bottom[0], self.inputs), self.blobs[0].data.T, out=self._flat(z))
+        multiply(self.device, self._matrix(bottom[0], self.inputs), self.blobs[0].data.T, self._flat(z))
         z += self.blobs[1].data
         if self.has_static:
             z += xp.dot(bottom[2].data.reshape(self.streams, self.static_inputs), self.blobs[2].data.T)
         w_h, cont = self.blobs[self.w_h].data.T, bottom[1].data
-        product = self.device.workspace("recurrent", z.shape[1:], self.dtype)
         for t in range(self.steps):
             xp.multiply(states[0][t], cont[t][:, None], out=kept[t])
-            xp.dot(kept[t], w_h, out=product)
-            z[t] += product
+            multiply(self.device, kept[t], w_h, z[t], add=True)
             self.step(t, z[t], cont[t], states)
         self.output(states[0][1:], top[0].data)
         for blob, state in zip(top[1:], states, strict=False):
             blob.data[0] = state[self.steps]
 
-    def _matrix(self, blob: Any, inputs: int, part: str = "data") -> Any:
+    def _matrix(self, blob: Blob, inputs: int, part: str = "data") -> Array:
         return getattr(blob, part).reshape(self.steps * self.streams, inputs)
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Blobs, propagate_down: Flags, bottom: Blobs) -> None:
         self.check(not propagate_down[1], "cont (bottom 1) has no gradient: write propagate_down: false")
-        xp, z, cont = self.xp, self.z.data, bottom[1].data
+        z, cont = self.z.data, bottom[1].data
         states = [s.data for s in self.states]
         d_h = self.output_backward(top[0].diff, top[0].data, states[0][1:])
         w_h = self.blobs[self.w_h].data
@@ -205,31 +206,35 @@ class Recurrent(Layer):
         for t in reversed(range(self.steps)):
             d_states[0] += d_h[t]
             self.step_backward(t, z[t], cont[t], states, d_states, dz[t])
-            xp.dot(dz[t], w_h, out=d_states[0])
+            multiply(self.device, dz[t], w_h, d_states[0])
             d_states[0] *= cont[t][:, None]
         self._input_gradients(dz, bottom, propagate_down)
-        for k, d in enumerate(d_states if self.first_state is not None else ()):
-            if propagate_down[self.first_state + k]:
-                bottom[self.first_state + k].diff[0] = d
+        if self.first_state is not None:
+            for i, d in enumerate(d_states, self.first_state):
+                if propagate_down[i]:
+                    bottom[i].diff[0] = d
 
-    def _input_gradients(self, dz: Any, bottom: Any, propagate_down: Any) -> None:
+    def _input_gradients(self, dz: Array, bottom: Blobs, propagate_down: Flags) -> None:
         """Of W_x, b, W_static, W_h, x and x_static, from dz (T, N, Z)."""
         flat = self._flat(dz)
         self.add_gradient(0, flat, self._matrix(bottom[0], self.inputs))
         self.add_gradient(1, flat)
         self.add_gradient(self.w_h, flat, self._flat(self.h_kept.data))
         if propagate_down[0]:
-            self.xp.dot(flat, self.blobs[0].data, out=self._matrix(bottom[0], self.inputs, "diff"))
+            multiply(self.device, flat, self.blobs[0].data, self._matrix(bottom[0], self.inputs, "diff"))
         if not self.has_static:
             return
         total = dz.sum(axis=0)
         self.add_gradient(2, total, bottom[2].data.reshape(self.streams, self.static_inputs))
         if propagate_down[2]:
             dx = bottom[2].diff.reshape(self.streams, self.static_inputs)
-            self.xp.dot(total, self.blobs[2].data, out=dx)
+            multiply(self.device, total, self.blobs[2].data, dx)
 
-    def add_gradient(self, index: int, dy: Any, x: Any = None) -> None:
+    def add_gradient(self, index: int, dy: Array, x: Array | None = None) -> None:
         """Add to parameter ``index`` of y = W x (dy^T x) or, without x, of a bias (the sum of dy), if it is wanted."""
         if self.param_propagate_down[index]:
             diff = self.blobs[index].diff
-            diff += dy.sum(axis=0) if x is None else self.xp.dot(dy.T, x)
+            if x is None:
+                diff += dy.sum(axis=0)
+            else:
+                multiply(self.device, dy.T, x, diff, add=True)

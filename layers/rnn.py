@@ -9,8 +9,8 @@ Behaves as Caffe's RNNLayer. Bottoms, tops, states and differences from Caffe: c
 
 from __future__ import annotations
 
-from typing import Any
-
+from caffe_lite.gemm import multiply
+from caffe_lite.layer import Array
 from caffe_lite.layers.recurrent import Recurrent
 from caffe_lite.registry import register_layer
 
@@ -22,28 +22,30 @@ class RNN(Recurrent):
         self.add_param((self.dim, self.dim), p.weight_filler)
         self.add_param((self.dim,), p.bias_filler)
 
-    def step(self, t: int, z: Any, cont: Any, states: list[Any]) -> None:
+    def step(self, t: int, z: Array, cont: Array, states: list[Array]) -> None:
         self.xp.tanh(z, out=states[0][t + 1])
 
-    def step_backward(self, t: int, z: Any, cont: Any, states: list[Any], d_states: list[Any], dz: Any) -> None:
+    def step_backward(
+        self, t: int, z: Array, cont: Array, states: list[Array], d_states: list[Array], dz: Array
+    ) -> None:
         self._tanh_gradient(d_states[0], states[0][t + 1], dz)
 
-    def output(self, h: Any, y: Any) -> None:
+    def output(self, h: Array, y: Array) -> None:
         flat = y.reshape(-1, self.dim)
-        self.xp.dot(h.reshape(-1, self.dim), self.blobs[-2].data.T, out=flat)
+        multiply(self.device, h.reshape(-1, self.dim), self.blobs[-2].data.T, flat)
         flat += self.blobs[-1].data
         self.xp.tanh(flat, out=flat)
 
-    def output_backward(self, dy: Any, y: Any, h: Any) -> Any:
+    def output_backward(self, dy: Array, y: Array, h: Array) -> Array:
         before = self.device.workspace("recurrent_output", (2, *y.shape), self.dtype)
         self._tanh_gradient(dy, y, before[0])
         flat = before[0].reshape(-1, self.dim)
         self.add_gradient(self.w_h + 1, flat, h.reshape(-1, self.dim))
         self.add_gradient(self.w_h + 2, flat)
-        self.xp.dot(flat, self.blobs[-2].data, out=before[1].reshape(-1, self.dim))
+        multiply(self.device, flat, self.blobs[-2].data, before[1].reshape(-1, self.dim))
         return before[1]
 
-    def _tanh_gradient(self, dy: Any, y: Any, out: Any) -> None:
+    def _tanh_gradient(self, dy: Array, y: Array, out: Array) -> None:
         """out = dy (1 - y y)."""
         self.xp.multiply(y, y, out=out)
         self.xp.subtract(1, out, out=out)

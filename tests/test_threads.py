@@ -11,6 +11,7 @@ import pytest
 
 from caffe_lite import threads
 from caffe_lite.errors import CaffeError
+from tests.solver_maker import make_solver, same, values
 
 
 @pytest.fixture(autouse=True)
@@ -70,13 +71,39 @@ def test_bad_number(count):
         threads.set_num_threads(count)
 
 
-def test_single_threaded_blas_restores():
-    for library in threads._blas():
-        library.set_num_threads(2)
-    before = blas_threads()  # a library may be built for one thread only
-    with threads.single_threaded_blas():
-        assert blas_threads() == {1}
-        np.ones((8, 8)) @ np.ones((8, 8))
-    with pytest.raises(KeyError), threads.single_threaded_blas():
-        raise KeyError
-    assert blas_threads() == before
+NET = """
+layer { name: "data" type: "Input" top: "data" top: "label"
+        input_param { shape { dim: 4 dim: 3 dim: 33 dim: 35 } shape { dim: 4 } } }
+layer { name: "conv1" type: "Convolution" bottom: "data" top: "conv1"
+        convolution_param { num_output: 32 kernel_size: 5 stride: 2 pad: 2 weight_filler { type: "xavier" } } }
+layer { name: "relu1" type: "ReLU" bottom: "conv1" top: "conv1" }
+layer { name: "norm1" type: "LRN" bottom: "conv1" top: "norm1" }
+layer { name: "conv2" type: "Convolution" bottom: "norm1" top: "conv2"
+        convolution_param { num_output: 40 kernel_size: 3 pad: 1 bias_term: false weight_filler { type: "xavier" } } }
+layer { name: "pool2" type: "Pooling" bottom: "conv2" top: "pool2" pooling_param { kernel_size: 3 stride: 2 } }
+layer { name: "bn" type: "BatchNorm" bottom: "pool2" top: "bn" }
+layer { name: "conv3" type: "Convolution" bottom: "bn" top: "conv3"
+        convolution_param { num_output: 9 kernel_size: 1 group: 1 engine: CAFFE weight_filler { type: "xavier" } } }
+layer { name: "ip" type: "InnerProduct" bottom: "conv3" top: "ip"
+        inner_product_param { num_output: 700 weight_filler { type: "xavier" } } }
+layer { name: "drop" type: "Dropout" bottom: "ip" top: "ip" }
+layer { name: "ip2" type: "InnerProduct" bottom: "ip" top: "ip2"
+        inner_product_param { num_output: 3 weight_filler { type: "xavier" } } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip2" bottom: "label" top: "loss" }
+"""
+
+
+def test_training_with_another_number_of_threads(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("caffe_lite.parallel.LARGE", 1000)  # so that small loops are shared out, too
+
+    def train(count):
+        threads.set_num_threads(count)
+        solver = make_solver("momentum: 0.9 weight_decay: 0.01", NET, base_lr="0.01")
+        solver.step(4)
+        return values(solver)
+
+    one, two, again = train(1), train(2), train(2)
+    assert same(two, again)
+    for a, b in zip(one, two, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5 * np.abs(a).max())
