@@ -10,15 +10,19 @@ its faster memory format with cudnn.benchmark; RoI pooling by torchvision, if it
 whole calls until the device is idle; a ratio is PyTorch's time over ours. Layers are timed one by one, so that a ReLU
 that our nets fuse into the layer before it counts by itself. Bytes and operations: see floor.py.
 
-Needs CuPy and a GPU; without PyTorch only our times are printed. The exit status is 1 where there is no GPU, or
-where a net in float32 is not what it is on the CPU.
+Needs CuPy and a GPU; without PyTorch only our times are printed. Each case is printed when it is done, and once more in
+the table at the end; one that fails does not stop the others. The exit status is 1 where there is no GPU, a case
+fails, or a net in float32 is not what it is on the CPU.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 import tempfile
+import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +43,7 @@ def torch_engines() -> tuple[str, ...]:
     """The settings of PyTorch that can be timed here."""
     try:
         import torch
-    except ImportError:
+    except (ImportError, OSError):  # OSError: a library of CUDA that it needs is not there
         return ()
     return ("PyTorch", "PyTorch TF32") if torch.cuda.is_available() else ()
 
@@ -61,47 +65,71 @@ def whole(folder: Path, case: Any, device: Any, repeat: int) -> dict[str, float]
     from benchmarks import engines, gpu_timing
 
     found = {}
-    synchronize = gpu_timing.synchronizer(device)
+    run = engines.caffe_lite(folder, case.train)
     for compute in gpu_timing.computes(device):
         device.compute = compute
-        found[compute] = gpu_timing.median(engines.caffe_lite(folder, case.train), synchronize, repeat)
+        found[compute] = gpu_timing.median(run, device.synchronize, repeat)
+    del run
     free(device)
-    for engine in torch_engines():
-        torch_setting(engine)
-        formats = [engines.pytorch(folder, case.train, "cuda", channels_last) for channels_last in (False, True)]
-        wait = gpu_timing.torch_synchronize("cuda")
-        found[engine] = min(gpu_timing.median(run, wait, repeat) for run in formats)
+    with peers_failure_is_told(case):
+        formats = [engines.pytorch(folder, case.train, "cuda", last) for last in (False, True) if torch_engines()]
+        for engine in torch_engines():
+            torch_setting(engine)
+            wait = gpu_timing.torch_synchronize("cuda")
+            found[engine] = min(gpu_timing.median(run, wait, repeat) for run in formats)
     return found
 
 
 def layers(folder: Path, case: Any, device: Any, repeat: int) -> list[Any]:
     """A Row for each layer and direction of a case."""
-    from benchmarks import engines, floor, gpu_timing
-    from benchmarks.gpu_table import Row
+    from benchmarks import engines, gpu_timing
 
     times = {}
+    net = gpu_timing.build(folder, case.train, device, engines.load_inputs(folder))
     for compute in gpu_timing.computes(device):
         device.compute = compute
-        net = gpu_timing.build(folder, case.train, device, engines.load_inputs(folder))
         times[compute] = gpu_timing.layer_seconds(net, case.train, repeat)
-    for engine in torch_engines():
-        torch_setting(engine)
-        times[engine] = gpu_timing.torch_layer_seconds(folder, case.train, "cuda", repeat)
+    with peers_failure_is_told(case):
+        peers = gpu_timing.torch_net(folder, case.train, "cuda") if torch_engines() else None
+        for engine in torch_engines():
+            torch_setting(engine)
+            times[engine] = gpu_timing.torch_layer_seconds(peers, folder, case.train, "cuda", repeat)
+    return layer_rows(net, case.train, times)
+
+
+def layer_rows(net: Any, train: bool, times: dict[str, Any]) -> list[Any]:
+    """The Rows of ``net``'s layers, from their (forward, backward) seconds by engine."""
+    from benchmarks import floor
+    from benchmarks.gpu_table import Row
+
     rows = []
     for node in net.nodes:
         name = node.layer.name
         work = floor.products(node), 4.0 * floor.traffic(node)
         gradients = any(node.propagate_down) + any(node.layer.param_propagate_down)
-        for i, (direction, passes) in enumerate((("forward", 1), ("backward", gradients if case.train else 0))):
+        for i, (direction, passes) in enumerate((("forward", 1), ("backward", gradients if train else 0))):
             seconds = {engine: found[name][i] for engine, found in times.items() if found.get(name, (0, 0))[i]}
             if passes and node.layer.type not in ("Input", "Split"):
                 rows.append(Row(f"{name} {direction}", seconds, passes * work[0], passes * work[1]))
     return rows
 
 
+@contextlib.contextmanager
+def peers_failure_is_told(case: Any) -> Iterator[None]:
+    """Where PyTorch fails, its times are missing, and ours are printed."""
+    try:
+        yield
+    except Exception as error:  # whatever PyTorch raises
+        print(f"gpu.py: {case.name}: PyTorch fails: {type(error).__name__}: {error}", file=sys.stderr)
+
+
 def free(device: Any) -> None:
     """Hand unused memory back, so that the next engine has it."""
     device.xp.get_default_memory_pool().free_all_blocks()
+    if torch_engines():
+        import torch
+
+        torch.cuda.empty_cache()
 
 
 def run_case(case: Any, device: Any, args: Any) -> tuple[Any, list[Any], dict[str, float]]:
@@ -109,38 +137,43 @@ def run_case(case: Any, device: Any, args: Any) -> tuple[Any, list[Any], dict[st
     from benchmarks import cases, floor, gpu_timing
     from benchmarks.gpu_table import Row
 
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        cases.write(case, folder)
-        errors = {}
-        for compute in gpu_timing.computes(device):
-            device.compute = compute
-            errors[compute] = gpu_timing.difference(folder, case.train, device)
-        row = Row(case.name, whole(folder, case, device, args.repeat), *floor.work(folder, case.train))
-        parts = layers(folder, case, device, args.repeat) if args.layers else []
-    device.compute = "float32"
-    free(device)
+    try:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            cases.write(case, folder)
+            errors = gpu_timing.differences(folder, case.train, device, gpu_timing.computes(device))
+            row = Row(case.name, whole(folder, case, device, args.repeat), *floor.work(folder, case.train))
+            parts = layers(folder, case, device, args.repeat) if args.layers else []
+    finally:
+        device.compute = "float32"
+        free(device)
     return row, parts, errors
 
 
 def report(chosen: list[Any], device: Any, args: Any) -> int:
-    """Run and print; the exit status."""
+    """Run and print, each case as it is done; the exit status."""
     from benchmarks import gpu_timing
     from benchmarks.gpu_table import error_table, table
 
     machine = gpu_timing.machine(device, args.repeat)
-    print(f"{machine}\n{peer()}\n", flush=True)
-    rows, errors = [], {}
+    print(f"{machine}\n{gpu_timing.versions(device)}\n{peer()}\n", flush=True)
+    rows, errors, failed = [], {}, []
     for case in chosen:
-        row, parts, errors[case.name] = run_case(case, device, args)
+        try:
+            row, parts, errors[case.name] = run_case(case, device, args)
+        except Exception as error:  # the other cases are worth their time
+            traceback.print_exc()
+            failed.append(f"{case.name} ({type(error).__name__})")
+            continue
         rows.append(row)
-        if parts:
-            print(f"### {case.name}\n\n{table(parts, machine)}\n", flush=True)
-    print(f"### Whole nets\n\n{table(rows, machine)}\n\n{error_table(errors)}")
+        found = {case.name: errors[case.name]}
+        print(f"### {case.name}\n\n{table([row, *parts], machine)}\n\n{error_table(found)}\n", flush=True)
+    print(f"### Whole nets\n\n{table(rows, machine)}\n\n{error_table(errors)}", flush=True)
     wrong = [name for name, found in errors.items() if not found["float32"] <= TOLERANCE]
-    if wrong:
-        print(f"gpu.py: not what it is on the CPU: {', '.join(wrong)}", file=sys.stderr)
-    return int(bool(wrong))
+    for what, names in ("not what it is on the CPU", wrong), ("failed, see above", failed):
+        if names:
+            print(f"gpu.py: {what}: {', '.join(names)}", file=sys.stderr)
+    return int(bool(wrong or failed))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -154,13 +187,18 @@ def main(argv: list[str] | None = None) -> int:
     from benchmarks.cases import CASES, GPU_CASES
     from caffe_lite import device as devices
 
+    named = [case for case in CASES if case.name in GPU_CASES]
+    chosen = [c for c in named if not args.case or any(p in c.name for p in args.case)]
+    if not chosen:
+        print(f"gpu.py: no case is named like that; there are: {'; '.join(GPU_CASES)}", file=sys.stderr)
+        return 1
+    torch_engines()  # before CuPy: the copy of cuBLAS that is loaded first serves both, and PyTorch needs its own
     try:
         caffe_lite.set_mode_gpu()
     except caffe_lite.DeviceError as error:
         print(f"gpu.py: {error}", file=sys.stderr)
         return 1
-    named = [case for case in CASES if case.name in GPU_CASES]
-    return report([c for c in named if not args.case or any(p in c.name for p in args.case)], devices.current(), args)
+    return report(chosen, devices.current(), args)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from benchmarks.engines import load_inputs
 from benchmarks.gpu_table import Machine
 from benchmarks.machine import measure
 from caffe_lite import device as devices
-from caffe_lite import gpu_gemm, timing
+from caffe_lite import gpu_gemm
 from caffe_lite.device import CPU, Device
 
 Seconds = dict[str, tuple[float, float]]  # layer: (forward, backward)
@@ -33,18 +33,14 @@ def median(run: Callable[[], Any], synchronize: Callable[[], Any], repeat: int) 
     return statistics.median(measure(whole, repeat, warm_up=2))
 
 
-def synchronizer(device: Device) -> Callable[[], Any]:
-    """A call that waits until a GPU has done what it was given."""
-    return device.xp.cuda.Stream.null.synchronize
-
-
 def machine(device: Device, repeat: int, megabytes: int = 1024, size: int = 8192) -> Machine:
     """The rates of a GPU: a copy of ``megabytes``, square products of ``size``."""
-    xp, synchronize = device.xp, synchronizer(device)
+    xp, synchronize = device.xp, device.synchronize
     source = xp.ones(megabytes << 18, dtype="float32")
     target = xp.empty_like(source)
     copy = 2 * source.nbytes / median(lambda: xp.copyto(target, source), synchronize, repeat) / 1e9
-    a, out = xp.random.standard_normal((size, size), dtype="float32"), xp.empty((size, size), dtype="float32")
+    a = xp.asarray(np.random.default_rng(0).standard_normal((size, size), dtype=np.float32))
+    out = xp.empty_like(a)
     rates, before = {}, device.compute
     for compute in computes(device):
         device.compute = compute
@@ -58,6 +54,15 @@ def machine(device: Device, repeat: int, megabytes: int = 1024, size: int = 8192
 def computes(device: Device) -> tuple[str, ...]:
     """Those of ``device.COMPUTE`` that this GPU can."""
     return devices.COMPUTE if devices.gpu_properties(device.index)["major"] >= 8 else ("float32",)
+
+
+def versions(device: Device) -> str:
+    """What computes, and when."""
+    runtime = device.xp.cuda.runtime
+    cuda, driver = (f"{v // 1000}.{v % 1000 // 10}" for v in (runtime.runtimeGetVersion(), runtime.driverGetVersion()))
+    today = time.strftime("%d %B %Y")
+    ours = f"caffe_lite {caffe_lite.__version__}, CuPy {device.xp.__version__}"
+    return f"{ours}, CUDA {cuda} (the driver's: {driver}); {today}"
 
 
 # ---- ours
@@ -75,7 +80,7 @@ def build(folder: Path, train: bool, device: Device, arrays: dict[str, np.ndarra
 
 def layer_seconds(net: Any, backward: bool, repeat: int) -> Seconds:
     """Medians of each layer, taken apart: no ReLU is fused into the layer before it. ``backward`` 0.0 if not asked."""
-    synchronize = timing.synchronizer(net)
+    synchronize = net.device.synchronize
     times: dict[str, list[list[float]]] = {"forward": [[] for _ in net.nodes], "backward": [[] for _ in net.nodes]}
     began = 0.0
 
@@ -119,25 +124,35 @@ def small_inputs(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name: np.ascontiguousarray(values, dtype=np.float32) for name, values in found.items()}
 
 
-def difference(folder: Path, train: bool, device: Device) -> float:
-    """How far outputs (and gradients) on ``device`` are from the CPU's: the largest difference over the largest value.
+def differences(folder: Path, train: bool, device: Device, chosen: Iterable[str]) -> dict[str, float]:
+    """For each way of computing, how far outputs (and gradients) on ``device`` are from the CPU's.
 
-    Of all arrays the worst.
+    The largest difference over the largest value; of all arrays the worst.
     """
     arrays = small_inputs(load_inputs(folder))
-    found = []
-    for where in (CPU, device):
-        caffe_lite.set_random_seed(1)  # the same dropout
-        net = build(folder, train, where, arrays)
-        net.run_forward()
-        values = [np.array(net.blobs[name].data) for name in net.outputs]
-        if train:
-            net.clear_param_diffs()
-            net._backward(len(net.nodes) - 1, 0)
-            values += [where.to_host(blob.diff).copy() for blob in net.learnable_params if blob.diff_in_use]
-        found.append(values)
-    pairs = zip(*found, strict=True)
-    return max(float(np.abs(a - b).max() / max(np.abs(a).max(), np.finfo(a.dtype).tiny)) for a, b in pairs)
+    wanted = outcome(build(folder, train, CPU, arrays), train)
+    net, found = build(folder, train, device, arrays), {}
+    for compute in chosen:
+        device.compute = compute
+        found[compute] = max(map(distance, wanted, outcome(net, train)))
+    return found
+
+
+def distance(wanted: np.ndarray, found: np.ndarray) -> float:
+    """The largest difference over the largest value."""
+    return float(np.abs(wanted - found).max() / max(np.abs(wanted).max(), np.finfo(wanted.dtype).tiny))
+
+
+def outcome(net: Any, train: bool) -> list[np.ndarray]:
+    """Copies of the outputs and, if ``train``, of the parameters' gradients; the dropout is the same in every call."""
+    caffe_lite.set_random_seed(1)
+    net.run_forward()
+    values = [np.array(net.blobs[name].data) for name in net.outputs]
+    if train:
+        net.clear_param_diffs()
+        net._backward(len(net.nodes) - 1, 0)
+        values += [net.device.to_host(blob.diff).copy() for blob in net.learnable_params if blob.diff_in_use]
+    return values
 
 
 # ---- PyTorch's
@@ -150,14 +165,18 @@ def torch_synchronize(device: str) -> Callable[[], Any]:
     return torch.cuda.synchronize if device == "cuda" else lambda: None
 
 
-def torch_layer_seconds(folder: Path, train: bool, device: str, repeat: int) -> Seconds:
+def torch_net(folder: Path, train: bool, device: str) -> Any:
+    """PyTorch's net of the case in ``folder``."""
+    from benchmarks.torch_net import TorchNet
+
+    return TorchNet(folder).to(device).train(train)
+
+
+def torch_layer_seconds(net: Any, folder: Path, train: bool, device: str, repeat: int) -> Seconds:
     """The same of PyTorch: backward is autograd's of one layer, its forward excluded; 0.0 if it has none."""
     import torch
 
-    from benchmarks.torch_net import TorchNet
-
-    net, synchronize = TorchNet(folder).to(device), torch_synchronize(device)
-    net.train(train)
+    synchronize = torch_synchronize(device)
     blobs = {name: torch.from_numpy(values).to(device) for name, values in load_inputs(folder).items()}
     found, needed = {}, set()  # needed: blobs whose gradient is computed
     for layer in net.layers:

@@ -21,7 +21,10 @@ REAL = {"float32": 0, "float64": 1}  # cudaDataType: CUDA_R_32F, CUDA_R_64F
 COMPUTE = {"float32": 68, "tf32": 77, "bf16": 75}
 COMPUTE_64F = 70
 DEFAULT_ALGORITHM = -1
-HOST_ROWS = 32
+_FACTORS = {name: np.array([0, 1], name) for name in REAL}
+FACTORS = {  # name of a dtype: addresses of 0 and 1 on the host, where cuBLAS reads its alpha and beta
+    name: (both.ctypes.data, both.ctypes.data + both.itemsize) for name, both in _FACTORS.items()
+}
 
 
 class Matrix(NamedTuple):
@@ -40,23 +43,11 @@ def multiply(device: Device, a: Any, b: Any, out: Any, add: bool = False) -> Non
     """
     if not out.size:
         return
-    if device.xp is np:
-        _on_host(a, b, out, add)
-        return
     if not a.shape[-1]:
-        out[...] = out if add else 0
+        if not add:
+            out[...] = 0
         return
     _gemm(device.compute, a, b, out, add)
-
-
-def _on_host(a: Any, b: Any, out: Any, add: bool) -> None:
-    """The same with NumPy, for the kernels run on the host; it needs no second array of the size of ``out`` either."""
-    if not add:
-        np.matmul(a, b, out=out)
-        return
-    for first in range(0, out.shape[-2], HOST_ROWS):
-        rows = (..., slice(first, first + HOST_ROWS), slice(None))
-        out[rows] += a[rows] @ b
 
 
 def operand(array: Any) -> Matrix:
@@ -78,12 +69,12 @@ def _gemm(compute: str, a: Any, b: Any, out: Any, add: bool) -> None:
     if result.operation != OP_N:
         raise ValueError(f"out of shape {out.shape} and strides {out.strides} is not row-major")
     kind = REAL[out.dtype.name]
-    alpha, beta = np.ones(1, out.dtype), np.full(1, float(add), out.dtype)
+    zero, one = FACTORS[out.dtype.name]
     cublas.gemmStridedBatchedEx(
         device.get_cublas_handle(), first.operation, second.operation, b.shape[-1], a.shape[-2], a.shape[-1],
-        alpha.ctypes.data, b.data.ptr, kind, first.leading, first.stride,
+        one, b.data.ptr, kind, first.leading, first.stride,
         a.data.ptr, kind, second.leading, second.stride,
-        beta.ctypes.data, out.data.ptr, kind, result.leading, result.stride,
+        one if add else zero, out.data.ptr, kind, result.leading, result.stride,
         out.shape[0] if out.ndim == 3 else 1,
         COMPUTE_64F if kind == REAL["float64"] else COMPUTE[compute], DEFAULT_ALGORITHM,
     )  # fmt: skip

@@ -22,7 +22,7 @@ from typing import Any
 import caffe_lite
 
 FOLDER = Path(__file__).resolve().parent
-PAGES = ("run", "train", "layers", "fast_rcnn", "paper", "weights", "scripts")  # in the order in which to read them
+PAGES = ("run", "train", "layers", "fast_rcnn", "paper", "weights", "gpu", "scripts")  # in this order
 NOTEBOOKS = ("lenet_digits",)
 HIDDEN = ("caffe_lite.commands", "caffe_lite.fast_rcnn.commands", "caffe_lite.__main__")  # see COMMAND --help
 LINK = re.compile(r"\]\((\w+)\.(?:md|ipynb)(#[\w-]+)?\)")

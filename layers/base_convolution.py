@@ -11,13 +11,10 @@ On the CPU there are three ways to the same numbers, up to rounding; ``path`` sa
     direct    any other in two dimensions: caffe_lite.direct; its data gradient is caffe_lite.folding's, unless it
               is one tap at stride 1, without padding: then a convolution, too
     im2col    ``engine: CAFFE``, ``force_nd_im2col``, another number of spatial axes, few pixels: caffe_lite.im2col
-On a GPU there are four:
+On a GPU there are four, too:
     gemm      one tap, stride 1, no padding: the images are the matrix
-    winograd  as above, of 32 channels and kernels or more: caffe_lite.gpu_winograd
-    implicit  any other in two dimensions: caffe_lite.gpu_tiles
-    im2col    ``engine: CAFFE``, ``force_nd_im2col``, another number of spatial axes; where ``implicit`` would be
-              taken but the device multiplies in tf32 or bf16, which cuBLAS alone does here: caffe_lite.gpu_columns
-The limits between them follow from counts of operations and bytes; they were not yet measured on a device.
+    im2col    ``engine: CAFFE``, ``force_nd_im2col``, another number of spatial axes: caffe_lite.gpu_columns
+    implicit, im2col or winograd  any other in two dimensions, as caffe_lite.gpu_choice counts
 """
 
 from __future__ import annotations
@@ -25,13 +22,15 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from caffe_lite import direct, direct_gradient, folding, im2col, winograd, winograd_gradient
+from caffe_lite import direct, direct_gradient, folding, gpu_choice, im2col, winograd, winograd_gradient
+from caffe_lite.blob import Blob
 from caffe_lite.channel_sums import add_channel_sums
+from caffe_lite.gpu_choice import Way
 from caffe_lite.gpu_columns import GpuColumns
 from caffe_lite.gpu_tiles import GpuTiles
 from caffe_lite.gpu_winograd import GpuWinograd
 from caffe_lite.im2col import Geometry, Sizes
-from caffe_lite.layer import Layer
+from caffe_lite.layer import Array, Blobs, Layer
 
 
 class BaseConvolution(Layer):
@@ -40,7 +39,7 @@ class BaseConvolution(Layer):
     bottom_is_x = True
     products: GpuColumns | GpuTiles | GpuWinograd | None  # on a GPU
 
-    def setup(self, bottom, top):
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
         p = self.param.convolution_param
         shape = bottom[0].shape
         self.axis = self.canonical_axis(bottom[0], p.axis)
@@ -60,68 +59,67 @@ class BaseConvolution(Layer):
         self.add_param((self.k * self.group, self.c, *self.sizes[0]), _filler(p, "weight_filler"))
         if p.bias_term:
             self.add_param((p.num_output,), _filler(p, "bias_filler"))
-        self.products = None
+        self.products, self.path, self.tile = None, "", 0
 
     def make_geometry(self, size: Sizes) -> Geometry:
         """That of a bottom with the spatial axes ``size``."""
         raise NotImplementedError
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         shape = bottom[0].shape
-        as_before = len(shape) == self.axis + 1 + self.axes and shape[self.axis] == self.channels
+        fits = len(shape) == self.axis + 1 + self.axes and shape[self.axis] == self.channels
         built_for = f"{self.channels} channels on axis {self.axis} and {self.axes} spatial axes"
-        self.check_shape(as_before, f"bottom has shape {shape}; the weights are for {built_for}")
+        self.check_shape(fits, f"bottom has shape {shape}; the weights are for {built_for}")
         for i, other in enumerate(bottom):
             shapes = f"bottom[{i}] has {other.shape}, bottom[0] {shape}"
             self.check_shape(other.shape == shape, f"bottoms share the weights, so they need one shape: {shapes}")
         g = self.geometry = self.make_geometry(tuple(shape[self.axis + 1 :]))
         made = g.out if self.bottom_is_x else g.size
-        fits = f"kernel {g.kernel}, dilation {g.dilation} and pad {g.pad} do not fit"
-        self.check_shape(all(n > 0 for n in (*made, *g.out)), f"{fits} a bottom of shape {shape}")
+        sizes = f"kernel {g.kernel}, dilation {g.dilation} and pad {g.pad}"
+        self.check_shape(all(n > 0 for n in (*made, *g.out)), f"{sizes} do not fit a bottom of shape {shape}")
         for blob in top:
             blob.reshape(*shape[: self.axis], self.param.convolution_param.num_output, *made)
         self.n, self.positions = math.prod(shape[: self.axis]), math.prod(g.out)
-        before, (self.path, self.reason) = getattr(self, "path", ""), self._choose()
-        if self.device.is_gpu and (self.products is None or self.products.geometry != g or self.path != before):
+        before = self.path, self.tile
+        self.path, self.reason, self.tile = self._choose()
+        as_before = self.products is not None and self.products.geometry == g and (self.path, self.tile) == before
+        if self.device.is_gpu and not as_before:
             self.products = self._gpu_products()
 
-    def multiply_adds(self, bottom, top):
+    def multiply_adds(self, bottom: Blobs, top: Blobs) -> int:
         y = top if self.bottom_is_x else bottom
         return math.prod(self.blobs[0].shape[1:]) * sum(blob.count for blob in y)
 
-    def _choose(self) -> tuple[str, str]:
-        """(path, why): see the module."""
+    def _choose(self) -> Way:
+        """See the module."""
         p, g = self.param.convolution_param, self.geometry
         pixels = self.n * self.positions
         if p.engine == p.CAFFE or p.force_nd_im2col:
-            return "im2col", "engine: CAFFE" if p.engine == p.CAFFE else "force_nd_im2col"
+            return Way("im2col", "engine: CAFFE" if p.engine == p.CAFFE else "force_nd_im2col")
         if self.device.is_gpu and g.is_pointwise:
-            return "gemm", f"one tap, {self.c} channels"
+            return Way("gemm", f"one tap, {self.c} channels")
         if self.axes != 2:
-            return "im2col", f"{self.axes} spatial axes"
-        if pixels < 64 and not self.device.is_gpu:  # laying out the weights would cost more than it saves
-            return "im2col", f"{pixels} output pixels"
+            return Way("im2col", f"{self.axes} spatial axes")
+        if self.device.is_gpu:
+            mode = "float64" if self.dtype == "float64" else self.device.compute
+            return gpu_choice.choose(g, self.n, self.c, self.k, mode)
+        if pixels < 64:  # laying out the weights would cost more than it saves
+            return Way("im2col", f"{pixels} output pixels")
         plain = (g.kernel, g.stride, g.dilation) == ((3, 3), (1, 1), (1, 1))
         tiles = self.n * math.prod(-(-n // 4) for n in g.out)
-        fewest = 32 if self.device.is_gpu else 8
-        if plain and min(self.c, self.k) >= fewest and tiles >= 32 and pixels >= 6 * tiles:
-            return "winograd", f"3 x 3, {tiles} tiles of 4 x 4 pixels"
-        shape = f"kernel {g.kernel}, stride {g.stride}, dilation {g.dilation}, {self.c} channels"
-        if not self.device.is_gpu:
-            return "direct", shape
-        if self.device.compute != "float32" and self.dtype == "float32":
-            return "im2col", f"compute: {self.device.compute}, {shape}"
-        return "implicit", shape
+        if plain and min(self.c, self.k) >= 8 and tiles >= 32 and pixels >= 6 * tiles:
+            return Way("winograd", f"3 x 3, {tiles} tiles of 4 x 4 pixels", 4)
+        return Way("direct", f"kernel {g.kernel}, stride {g.stride}, dilation {g.dilation}, {self.c} channels")
 
     def _gpu_products(self) -> GpuColumns | GpuTiles | GpuWinograd:
         if self.path == "winograd":
-            return GpuWinograd(self.geometry, self.device, self.dtype)
+            return GpuWinograd(self.geometry, self.tile, self.device, self.dtype)
         if self.path == "implicit":
             return GpuTiles(self.geometry, self.c, self.k, self.device, self.dtype)
         general = self.param.convolution_param.force_nd_im2col
         return GpuColumns(self.geometry, self.device, self.dtype, general)
 
-    def flat(self, blob: Any, part: str = "data") -> Any:
+    def flat(self, blob: Blob, part: str = "data") -> Array:
         """``data`` or ``diff`` as (N, channels, *spatial)."""
         return getattr(blob, part).reshape(self.n, *blob.shape[self.axis :])
 
@@ -131,11 +129,11 @@ class BaseConvolution(Layer):
 
     # ---- the three products, for one group
 
-    def _rows(self, blob: Any, k0: int, part: str = "data") -> Any:
+    def _rows(self, blob: Blob, k0: int, part: str = "data") -> Array:
         """The group's weights, or their gradient, as (K / G, C / G * taps)."""
         return getattr(blob, part)[k0 : k0 + self.k].reshape(self.k, -1)
 
-    def pack(self, k0: int) -> Any:
+    def pack(self, k0: int) -> Array:
         """The group's weights as ``convolve`` wants them, in scratch memory that the other products use, too.
 
         Made anew by each forward: a user may have written into the weights.
@@ -147,7 +145,9 @@ class BaseConvolution(Layer):
             return winograd.transform_weights(self.blobs[0].data, k0, self.k, self.device)
         return direct.pack_weights(rows, self.device)
 
-    def convolve(self, x: Any, c0: int, packed: Any, bias: Any, y: Any, k0: int, clip: bool = False) -> None:
+    def convolve(
+        self, x: Array, c0: int, packed: Array, bias: Array | None, y: Array, k0: int, clip: bool = False
+    ) -> None:
         """y = w * x + bias; ``clip`` applies a ReLU."""
         c, k = self.c, self.k
         kernel, stride, pad, dilation = self.sizes
@@ -160,7 +160,7 @@ class BaseConvolution(Layer):
         else:
             im2col.forward(x, c0, packed, bias, y, k0, self.geometry, self.device, clip)
 
-    def add_weight_gradient(self, x: Any, c0: int, dy: Any, k0: int) -> None:
+    def add_weight_gradient(self, x: Array, c0: int, dy: Array, k0: int) -> None:
         """Add the gradient to the diff of the weights."""
         rows = self._rows(self.blobs[0], k0, "diff")
         if self.products is not None:
@@ -174,7 +174,7 @@ class BaseConvolution(Layer):
         else:
             im2col.weight_gradient(x, c0, dy, k0, rows, self.geometry, self.device)
 
-    def data_gradient(self, dy: Any, k0: int, dx: Any, c0: int) -> None:
+    def data_gradient(self, dy: Array, k0: int, dx: Array, c0: int) -> None:
         """Overwrite the group's channels of dx."""
         w = self.blobs[0].data
         kernel, stride, pad, dilation = self.sizes
@@ -190,7 +190,7 @@ class BaseConvolution(Layer):
         else:
             im2col.data_gradient(dy, k0, self._rows(self.blobs[0], k0), dx, c0, self.geometry, self.device)
 
-    def add_bias_gradient(self, dy: Any) -> None:
+    def add_bias_gradient(self, dy: Array) -> None:
         """dy: the flat diff of a top."""
         if len(self.blobs) < 2 or not self.param_propagate_down[1]:
             return

@@ -29,10 +29,11 @@ import numpy as np
 from caffe_lite.blob import Blob
 from caffe_lite.cuda import Kernels
 from caffe_lite.errors import DataError
-from caffe_lite.layer import Layer
+from caffe_lite.layer import Array, Blobs, Flags, Layer
 from caffe_lite.registry import register_layer
 
 kernels = Kernels(__file__)
+WARP, THREADS, TILE = 32, 128, 11776  # lanes, threads of a block, bytes of a tile, as in roi_pooling.cu
 BLOCK = 64  # channels that one thread pools at a time
 LIMIT = 2.0**29  # coordinates are clamped to +-LIMIT cells, so that sums of them fit an int
 LOWEST = -float(np.finfo(np.float32).max)  # -FLT_MAX, in float64 nets too, as in Caffe
@@ -42,15 +43,16 @@ LOWEST = -float(np.finfo(np.float32).max)  # -FLT_MAX, in float64 nets too, as i
 class ROIPooling(Layer):
     exact_bottoms, exact_tops = 2, 1
 
-    def setup(self, bottom, top):
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
         p = self.param.roi_pooling_param
         positive = p.pooled_h > 0 and p.pooled_w > 0
         self.check(positive, f"pooled_h and pooled_w must be > 0, got {p.pooled_h} and {p.pooled_w}")
         self.check(math.isfinite(p.spatial_scale), f"spatial_scale must be a number, got {p.spatial_scale}")
-        self.argmax = Blob((), "int32", self.device)  # h * W + w of each maximum, -1 if none: saved for backward
+        # h * W + w of each maximum, for backward; -1 if there is none or, on a GPU, none that gets gradient.
+        self.argmax = Blob((), "int32", self.device)
         self.argmax_is_kept = False
 
-    def example(self, bottom_index, bottom, rng):
+    def example(self, bottom_index: int, bottom: Blobs, rng: np.random.Generator) -> np.ndarray | None:
         if bottom_index == 0:
             return None
         images, _, height, width = bottom[0].shape
@@ -60,7 +62,7 @@ class ROIPooling(Layer):
         corners = np.stack([x[:, 0], y[:, 0], x[:, 1], y[:, 1]], axis=1)
         return np.column_stack([rng.integers(0, images, count), corners])
 
-    def gradient_caveat(self, bottom):
+    def gradient_caveat(self, bottom: Blobs) -> str:
         p = self.param.roi_pooling_param
         cells = _cells(self.device.to_host(bottom[1].data).reshape(-1, 5), p.spatial_scale)
         for first, last, bins in (cells[:, 1], cells[:, 3], p.pooled_w), (cells[:, 2], cells[:, 4], p.pooled_h):
@@ -70,7 +72,7 @@ class ROIPooling(Layer):
                 return "cells outside a rounded region (a reversed one, or a bin that rounds up) pass no gradient"
         return ""
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         data, rois = bottom
         self.check_shape(len(data.shape) == 4, f"data must have shape (N, C, H, W), got {data.shape}")
         self.check_shape(rois.shape[1:] in ((5,), (5, 1, 1)), f"rois must have shape (R, 5), got {rois.shape}")
@@ -78,24 +80,46 @@ class ROIPooling(Layer):
         top[0].reshape(rois.shape[0], data.shape[1], p.pooled_h, p.pooled_w)
         self.argmax.reshape(top[0].shape)
 
-    def allow_force_backward(self, bottom_index):
+    def allow_force_backward(self, bottom_index: int) -> bool:
         return bottom_index == 0
 
-    def forward_cpu(self, bottom, top):
-        self._check_rois(bottom[1].data, bottom[0].shape[0])
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         # A TEST net seldom runs backward, which otherwise finds the maxima again.
         self.argmax_is_kept = self.phase == 0
-        self._pool(bottom, top[0].data)
+        super().forward(bottom, top)
 
-    def _pool(self, bottom, y):
+    def forward_cpu(self, bottom: Blobs, top: Blobs) -> None:
+        self._check_rois(bottom[1].data, bottom[0].shape[0])
+        self._pool_cpu(bottom, top[0].data)
+
+    def forward_gpu(self, bottom: Blobs, top: Blobs) -> None:
+        self._pool_gpu(bottom, top[0].data)
+
+    def _pool_cpu(self, bottom: Blobs, y: Array) -> None:
         data, rois = bottom
-        n, c, h, w = data.shape
-        last = self.device.workspace("roi_pooling", (n, h, w, c), self.dtype)  # channels last: cells are vectors
+        last = self._channels_last(data)
         last[...] = data.data.transpose(0, 2, 3, 1)
         cells = _cells(rois.data.reshape(-1, 5), self.param.roi_pooling_param.spatial_scale)
         _forward(last, cells, self.argmax_is_kept, y, self.argmax.data)
 
-    def _check_rois(self, rois, images: int) -> None:
+    def _pool_gpu(self, bottom: Blobs, y: Array) -> None:
+        data, rois = bottom
+        n, c, h, w = data.shape
+        p = self.param.roi_pooling_param
+        last = self._channels_last(data)
+        groups = -(-c // WARP)
+        grid = -(-h * w // WARP), groups, n
+        kernels.tiles("roi_pool_channels_last", grid, THREADS, c, h * w, data.data, last, dtype=self.dtype)
+        sizes = n, c, h, w, p.pooled_h, p.pooled_w, p.spatial_scale, self.argmax_is_kept
+        args = last, rois.data, *sizes, y, self.argmax.data
+        kernels.tiles("roi_pool_forward", (rois.shape[0] * groups, 1, 1), THREADS, *args, dtype=self.dtype)
+
+    def _channels_last(self, data: Blob) -> Array:
+        """A workspace (N, H, W, C): with channels last a cell is a vector."""
+        n, c, h, w = data.shape
+        return self.device.workspace("roi_pooling", (n, h, w, c), self.dtype)
+
+    def _check_rois(self, rois: np.ndarray, images: int) -> None:
         rois = rois.reshape(-1, 5)
         finite = np.isfinite(rois).all(axis=1)
         good = finite & (np.trunc(np.where(finite, rois[:, 0], -1)) >= 0) & (rois[:, 0] < images)
@@ -109,35 +133,28 @@ class ROIPooling(Layer):
                 )
             )
 
-    def backward_cpu(self, top, propagate_down, bottom):
-        data, rois = bottom
+    def backward(self, top: Blobs, propagate_down: Flags, bottom: Blobs) -> None:
         if propagate_down[1]:
-            rois.diff[...] = 0
+            bottom[1].diff[...] = 0
         if not propagate_down[0]:
             return
         if not self.argmax_is_kept:
             self.argmax_is_kept = True
-            self._pool(bottom, self.device.workspace("roi_pooling top", top[0].shape, self.dtype))
+            self._half("_pool")(bottom, self.device.workspace("roi_pooling top", top[0].shape, self.dtype))
+        super().backward(top, propagate_down, bottom)
+
+    def backward_cpu(self, top: Blobs, propagate_down: Flags, bottom: Blobs) -> None:
+        data, rois = bottom
         cells = _cells(rois.data.reshape(-1, 5), self.param.roi_pooling_param.spatial_scale)
         _backward(top[0].diff, self.argmax.data, cells, data.diff)
 
-    def forward_gpu(self, bottom, top):
+    def backward_gpu(self, top: Blobs, propagate_down: Flags, bottom: Blobs) -> None:
         data, rois = bottom
-        p = self.param.roi_pooling_param
-        sizes = (*data.shape, p.pooled_h, p.pooled_w, p.spatial_scale)
-        results = top[0].data, self.argmax.data
-        kernels("roi_pool_forward", top[0].count, data.data, rois.data, *sizes, *results, dtype=self.dtype)
-
-    def backward_gpu(self, top, propagate_down, bottom):
-        data, rois = bottom
-        if propagate_down[1]:
-            rois.diff[...] = 0
-        if not propagate_down[0]:
-            return
-        p = self.param.roi_pooling_param
-        sizes = (rois.shape[0], *data.shape[1:], p.pooled_h, p.pooled_w, p.spatial_scale)
-        saved = top[0].diff, self.argmax.data
-        kernels("roi_pool_backward", data.count, *saved, rois.data, *sizes, data.diff, dtype=self.dtype)
+        n, c, h, w = data.shape
+        tiles = -(-h * w // (TILE // self.dtype.itemsize))
+        sizes = rois.shape[0], n, c, h * w, math.prod(top[0].shape[2:])
+        args = top[0].diff, self.argmax.data, rois.data, *sizes, data.diff
+        kernels.tiles("roi_pool_backward", (tiles * c, n, 1), THREADS, *args, dtype=self.dtype)
 
 
 def _cells(rois: np.ndarray, spatial_scale: float) -> np.ndarray:
@@ -151,7 +168,7 @@ def _cells(rois: np.ndarray, spatial_scale: float) -> np.ndarray:
 
 
 @numba.njit(inline="always")
-def _bin(p, pooled, start, end, limit):
+def _bin(p: int, pooled: int, start: int, end: int, limit: int) -> tuple[int, int]:
     """[first, last) cells of bin ``p``, clipped to [0, limit)."""
     size = np.float32(max(end - start + 1, 1)) / np.float32(pooled)
     first = int(np.floor(np.float32(p) * size)) + start
@@ -160,7 +177,7 @@ def _bin(p, pooled, start, end, limit):
 
 
 @numba.njit(inline="always")
-def _reached_by(p, pooled, start, end, cell):
+def _reached_by(p: int, pooled: int, start: int, end: int, cell: int) -> bool:
     """May ``cell`` get gradient from bin ``p``: is it in the region, and the bin among those over it?"""
     if cell < start or cell > end:
         return False
@@ -171,7 +188,7 @@ def _reached_by(p, pooled, start, end, cell):
 
 
 @numba.njit(cache=True, parallel=True)
-def _forward(data, cells, keep, y, argmax):
+def _forward(data: np.ndarray, cells: np.ndarray, keep: bool, y: np.ndarray, argmax: np.ndarray) -> None:
     """data (N, H, W, C) -> y and, if ``keep``, argmax (R, C, pooled_h, pooled_w)."""
     height, width, channels = data.shape[1:]
     pooled_h, pooled_w = y.shape[2:]
@@ -199,14 +216,14 @@ def _forward(data, cells, keep, y, argmax):
 
 
 @numba.njit(cache=True)
-def _max(cell, best):
+def _max(cell: np.ndarray, best: np.ndarray) -> None:
     for i in range(cell.size):
         v = cell[i]
         best[i] = v if v > best[i] else best[i]
 
 
 @numba.njit(cache=True)
-def _max_with_index(cell, index, best, where):
+def _max_with_index(cell: np.ndarray, index: int, best: np.ndarray, where: np.ndarray) -> None:
     for i in range(cell.size):
         v = cell[i]
         greater = v > best[i]
@@ -215,7 +232,7 @@ def _max_with_index(cell, index, best, where):
 
 
 @numba.njit(cache=True, parallel=True)
-def _backward(dy, argmax, cells, dx):
+def _backward(dy: np.ndarray, argmax: np.ndarray, cells: np.ndarray, dx: np.ndarray) -> None:
     """A thread has a channel of all images to itself and adds in the order of the regions."""
     height, width = dx.shape[2:]
     pooled_h, pooled_w = dy.shape[2:]

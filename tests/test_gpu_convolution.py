@@ -7,17 +7,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from caffe_lite import gpu_columns, gpu_gemm, gpu_tiles, gpu_winograd, prototxt, registry
+from caffe_lite import gpu_choice, gpu_columns, gpu_tiles, gpu_winograd, prototxt, registry
 from caffe_lite.blob import Blob
 from caffe_lite.device import Device
+from caffe_lite.gpu_choice import Way
 from caffe_lite.im2col import Geometry
 from caffe_lite.proto import caffe_pb2
 from tests.convolution_reference import convolve, gradients
 
 CASES = {  # name: (path, convolution_param, shape of the bottom)
-    "3x3": ("winograd", "num_output: 33 kernel_size: 3 pad: 1", (2, 32, 15, 18)),
-    "3x3, groups, no pad": ("winograd", "num_output: 64 group: 2 kernel_size: 3", (1, 64, 22, 27)),
-    "3x3, pads": ("winograd", "num_output: 32 kernel_size: 3 pad: 2 pad: 3", (1, 40, 21, 22)),
+    "3x3": ("implicit", "num_output: 13 kernel_size: 3 pad: 1", (2, 20, 9, 10)),
     "few channels": ("implicit", "num_output: 70 kernel_size: 3 pad: 1", (2, 3, 9, 17)),
     "5x5, groups": ("implicit", "num_output: 6 group: 2 kernel_size: 5 pad: 2", (2, 8, 11, 13)),
     "stride 2": ("implicit", "num_output: 5 kernel_size: 5 pad: 1 stride: 2", (3, 4, 12, 15)),
@@ -35,7 +34,21 @@ CASES = {  # name: (path, convolution_param, shape of the bottom)
     "1x1, groups": ("gemm", "num_output: 6 group: 2 kernel_size: 1", (2, 4, 5, 3)),
     "asked for": ("im2col", "num_output: 6 group: 2 kernel_size: 3 engine: CAFFE", (2, 4, 7, 6)),
 }
+WINOGRAD = {  # name: (convolution_param, shape of the bottom)
+    "pad 1": ("num_output: 33 kernel_size: 3 pad: 1", (2, 32, 15, 18)),
+    "groups, no pad": ("num_output: 64 group: 2 kernel_size: 3", (1, 64, 22, 27)),
+    "pad 2 and 3": ("num_output: 8 kernel_size: 3 pad: 2 pad: 3", (1, 20, 21, 22)),
+    "smaller than a tile": ("num_output: 5 kernel_size: 3 pad: 1", (3, 4, 1, 3)),
+    "one pixel out": ("num_output: 2 kernel_size: 3", (3, 2, 3, 3)),
+}
 TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
+
+
+@pytest.fixture(params=[2, 4], ids=["F(2x2)", "F(4x4)"])
+def tile(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """The side of the tiles, by which all layers of a test compute."""
+    monkeypatch.setattr(gpu_choice, "choose", lambda *_: Way("winograd", "asked for", request.param))
+    return request.param
 
 
 def make(device: Device, text: str, shape: tuple[int, ...], dtype: str = "float32") -> tuple[Any, Blob, Blob]:
@@ -84,63 +97,92 @@ def run(layer: Any, bottom: Blob, top: Blob) -> np.ndarray:
     return layer.device.to_host(top.diff).astype(np.float64)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("name", CASES)
-def test_all_products(gpu: Device, name: str, dtype: str) -> None:
-    path, text, shape = CASES[name]
-    layer, bottom, top = make(gpu, text, shape, dtype)
+def check(layer: Any, bottom: Blob, top: Blob) -> None:
+    """Each product is what its definition says."""
     dy = run(layer, bottom, top)
-    assert layer.path == path, layer.reason
-    y, dx, dw = defined(layer, gpu.to_host(bottom.data).astype(np.float64), dy)
+    y, dx, dw = defined(layer, layer.device.to_host(bottom.data).astype(np.float64), dy)
     close(top.data, np.maximum(y, 0), layer)
     close(bottom.diff, dx, layer)
     close(layer.blobs[0].diff, dw + 1, layer)
     close(layer.blobs[1].diff, dy.sum(axis=(0, 2, 3)) + 1, layer)
 
 
-@pytest.mark.parametrize("name", ["3x3, groups, no pad", "asked for"])
-def test_large_inputs_go_in_pieces(gpu: Device, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As many tiles or columns at a time as the scratch memory holds."""
-    monkeypatch.setattr(gpu_winograd, "LIMIT", 36 * 64 * 10)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", CASES)
+def test_all_products(gpu: Device, name: str, dtype: str) -> None:
+    path, text, shape = CASES[name]
+    layer, bottom, top = make(gpu, text, shape, dtype)
+    check(layer, bottom, top)
+    assert layer.path == path, layer.reason
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", WINOGRAD)
+def test_winograd(gpu: Device, tile: int, name: str, dtype: str) -> None:
+    layer, bottom, top = make(gpu, *WINOGRAD[name], dtype)
+    check(layer, bottom, top)
+    assert (layer.path, layer.products.tile) == ("winograd", tile)
+
+
+def test_large_inputs_go_in_pieces(gpu: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many columns at a time as the scratch memory holds."""
     monkeypatch.setattr(gpu_columns, "LIMIT", 18 * 8)
-    layer, bottom, top = make(gpu, *CASES[name][1:], "float64")
-    dy = run(layer, bottom, top)
-    y, dx, dw = defined(layer, gpu.to_host(bottom.data), dy)
-    close(top.data, np.maximum(y, 0), layer)
-    close(bottom.diff, dx, layer)
-    close(layer.blobs[0].diff, dw + 1, layer)
+    check(*make(gpu, *CASES["asked for"][1:], "float64"))
+
+
+def test_large_inputs_go_in_pieces_of_tiles(gpu: Device, tile: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu_winograd, "LIMIT", 36 * 64 * 10)
+    check(*make(gpu, *WINOGRAD["groups, no pad"], "float64"))
 
 
 def test_slices_of_the_weight_gradient(gpu: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu_tiles, "SHORTEST", 40)
-    layer, bottom, top = make(gpu, *CASES["stride 2"][1:], "float64")
-    dy = run(layer, bottom, top)
-    close(layer.blobs[0].diff, defined(layer, gpu.to_host(bottom.data), dy)[2] + 1, layer)
+    check(*make(gpu, *CASES["stride 2"][1:], "float64"))
+
+
+def bits(gpu: Device, text: str, shape: tuple[int, ...]) -> list[bytes]:
+    layer, bottom, top = make(gpu, text, shape)
+    run(layer, bottom, top)
+    return [gpu.to_host(a).tobytes() for a in (top.data, bottom.diff, layer.blobs[0].diff)]
 
 
 @pytest.mark.parametrize("name", ["3x3", "5x5, groups", "1x1"])
 def test_two_runs_give_the_same_bits(gpu: Device, name: str) -> None:
-    results = []
-    for _ in range(2):
-        layer, bottom, top = make(gpu, *CASES[name][1:])
-        run(layer, bottom, top)
-        results.append([gpu.to_host(a).tobytes() for a in (top.data, bottom.diff, layer.blobs[0].diff)])
-    assert results[0] == results[1]
+    case = CASES[name][1:]
+    assert bits(gpu, *case) == bits(gpu, *case)
+
+
+def test_two_runs_by_winograd_give_the_same_bits(gpu: Device, tile: int) -> None:
+    assert bits(gpu, *WINOGRAD["pad 1"]) == bits(gpu, *WINOGRAD["pad 1"])
+
+
+def test_nan_stays_near_its_pixel(gpu: Device, tile: int) -> None:
+    """NaN spreads over the tiles that see the pixel, no further; the ReLU keeps it."""
+    layer, bottom, top = make(gpu, *WINOGRAD["pad 1"])
+    layer.fused_relu = True
+    bottom.data[1, 0, 9, 9] = np.nan
+    layer.forward([bottom], [top])
+    lost = np.isnan(gpu.to_host(top.data))
+    assert lost[1, :, 8:11, 8:11].all() and not lost[0].any()
+    lost[1, :, 8 - tile : 11 + tile, 8 - tile : 11 + tile] = False
+    assert not lost.any()
 
 
 def test_a_layer_follows_the_precision_of_its_device(gpu: Device) -> None:
-    """In tf32 and bf16 cuBLAS multiplies: the kernels of our own keep float32. float64 is never rounded."""
-    layer, bottom, top = make(gpu, *CASES["5x5, groups"][1:])
+    """F(4x4, 3x3) gives way to F(2x2, 3x3) in tf32, at the next reshape; float64 is never rounded."""
+    case = "num_output: 128 kernel_size: 3 pad: 1", (2, 128, 28, 28)
+    layer, bottom, top = make(gpu, *case)
+    assert layer.products.tile == 4
     before = gpu.compute
     gpu.compute = "tf32"
     try:
         layer.reshape([bottom], [top])
-        assert (layer.path, layer.reason.split(",")[0]) == ("im2col", "compute: tf32")
-        assert make(gpu, *CASES["5x5, groups"][1:], "float64")[0].path == "implicit"
+        assert layer.products.tile == 2 and layer.reason.startswith("compute: tf32, 392 tiles of 2 x 2 pixels")
+        assert make(gpu, *case, "float64")[0].products.tile == 4
     finally:
         gpu.compute = before
     layer.reshape([bottom], [top])
-    assert layer.path == "implicit"
+    assert layer.products.tile == 4 and layer.reason.startswith("98 tiles of 4 x 4 pixels")
 
 
 def test_phases_meet_each_pair_of_pixel_and_tap_once() -> None:
@@ -159,49 +201,3 @@ def test_phases_meet_each_pair_of_pixel_and_tap_once() -> None:
                 if 0 <= h < geometry.out[0] and 0 <= w < geometry.out[1]:
                     found.append((phase.start[0] + 2 * i, phase.start[1] + 3 * j, h, w, int(tap)))
     assert len(found) == len(set(found)) and set(found) == expected
-
-
-# ---- the products
-
-
-def column_major(matrix: gpu_gemm.Matrix, array: np.ndarray, rows: int, columns: int, item: int) -> np.ndarray:
-    """What cuBLAS reads: number (i, j) of a matrix lies at i + j leading, swapped where it is transposed."""
-    memory = np.lib.stride_tricks.as_strided(array, (1 << 20,), (array.itemsize,))
-    swap = matrix.operation == gpu_gemm.OP_T
-    at = [[item * matrix.stride + (j + i * matrix.leading if swap else i + j * matrix.leading) for j in range(columns)]
-          for i in range(rows)]  # fmt: skip
-    return memory[np.array(at)]
-
-
-@pytest.mark.parametrize(
-    "make_operand",
-    [
-        lambda m: m[2],
-        lambda m: m[2].T,
-        lambda m: m[2, :, 3:7],
-        lambda m: m[2, 1:3].T,
-        lambda m: m,
-        lambda m: m.transpose(0, 2, 1),
-        lambda m: m[:, 1:4],
-        lambda m: m[:, :, 4:9].transpose(0, 2, 1),
-        lambda m: m[1, :1],
-        lambda m: m[1, :, :1],
-        lambda m: m[1, :1].T,
-        lambda m: m[1, :, :1].T,
-    ],
-    ids=range(12),
-)
-def test_an_operand_is_described_to_cublas(make_operand: Any) -> None:
-    """cuBLAS sees the transpose of each array, in columns."""
-    array = make_operand(np.arange(5 * 6 * 11, dtype=np.float32).reshape(5, 6, 11))
-    matrix = gpu_gemm.operand(array)
-    rows, columns = array.shape[-2:]
-    assert matrix.leading >= (columns if matrix.operation == gpu_gemm.OP_N else rows)
-    for item in range(array.shape[0] if array.ndim == 3 else 1):
-        one = array[item] if array.ndim == 3 else array
-        np.testing.assert_array_equal(column_major(matrix, array, columns, rows, item), one.T)
-
-
-def test_an_operand_with_gaps_is_refused() -> None:
-    with pytest.raises(ValueError, match="no matrix to cuBLAS"):
-        gpu_gemm.operand(np.zeros((6, 10), np.float32)[::2, ::2])

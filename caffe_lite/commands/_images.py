@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from caffe_lite.console import positive
+from caffe_lite.console import add_compute_option, check_compute, positive
 
 ILSVRC_MEAN = (104.00698793, 116.66876762, 122.67891434)  # B, G, R: the mean of ILSVRC 2012's training images
 DEFAULT_NET = "models/classification/CaffeNet/deploy.prototxt"
@@ -19,6 +19,7 @@ def add_preparation_options(parser: Any) -> None:
     )
     net.add_argument("--pretrained_model", required=True, metavar="FILE", help="its weights, a .caffemodel")
     net.add_argument("--gpu", action="store_true", help="use the GPU (default: the CPU)")
+    add_compute_option(net)
     net.add_argument("--threads", type=positive, metavar="N", help="threads that compute (default: one for each core)")
     images = parser.add_argument_group("preparation of images; an empty value '' leaves a step out")
     images.add_argument(
@@ -74,7 +75,9 @@ def build(make: Any, args: Any, **settings: Any) -> Any:
     from caffe_lite import models
     from caffe_lite.errors import ShapeError
 
+    check_compute(args.compute, args.gpu)
     if args.gpu:
+        caffe_lite.set_compute(args.compute)
         caffe_lite.set_mode_gpu()
     if args.threads is not None:
         caffe_lite.set_num_threads(args.threads)

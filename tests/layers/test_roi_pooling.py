@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from caffe_lite.errors import DataError, NetError, ShapeError
 from tests.layers.layer_case import LayerCase
@@ -128,6 +131,35 @@ def test_bins_are_float32(device, width, dtype):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_bin_that_reads_a_cell_but_does_not_reach_it(device, dtype):
+    """28 bins over 4 cells: 21 f32(1 / 7) is above 3, so bin 20 reads cell 3; 3 / f32(1 / 7) is 21: its first bin."""
+    case = LayerCase()
+    case.layer = 'type: "ROIPooling" roi_pooling_param { pooled_h: 1 pooled_w: 28 spatial_scale: 1 }'
+    layer, bottoms, tops = case.build(
+        device, [np.arange(9.0).reshape(1, 1, 1, 9), np.array([[0, 2, 0, 5, 0]])], dtype=dtype
+    )
+    layer.forward(bottoms, tops)
+    assert float(tops[0].data[0, 0, 0, 20]) == 5
+    tops[0].diff[...] = 1
+    layer.backward(tops, [True, False], bottoms)
+    np.testing.assert_array_equal(device.to_host(bottoms[0].diff).ravel(), [0, 0, 7, 7, 6, 7, 0, 0, 0])
+
+
+def test_a_bin_that_does_not_reach_its_first_cell(device):
+    """22 bins over 126 cells: 11 f32(63 / 11) is below 63, so bin 11 reads cell 62; 63 / f32(63 / 11) is 11: its end."""
+    case = LayerCase()
+    case.layer = 'type: "ROIPooling" roi_pooling_param { pooled_h: 1 pooled_w: 22 spatial_scale: 1 }'
+    data = -np.arange(126.0).reshape(1, 1, 1, 126)
+    layer, bottoms, tops = case.build(device, [data, np.array([[0, 0, 0, 125, 0]])])
+    layer.forward(bottoms, tops)
+    assert float(tops[0].data[0, 0, 0, 11]) == -62
+    tops[0].diff[...] = 1
+    layer.backward(tops, [True, False], bottoms)
+    others = [p * 126 // 22 for p in range(22) if p != 11]
+    np.testing.assert_array_equal(np.flatnonzero(device.to_host(bottoms[0].diff)), others)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_corners_are_float32(device, dtype):
     """5 * f32(0.7) is 3.5 in float32, which rounds to 4, and 3.49999994 in float64."""
     case = LayerCase()
@@ -154,7 +186,16 @@ def test_nan_is_never_a_maximum(device):
 
 
 @pytest.mark.parametrize(
-    "row", [[2, 0, 0, 9, 9], [-1, 0, 0, 9, 9], [np.nan, 0, 0, 9, 9], [0, 0, np.nan, 9, 9], [1, 0, 0, np.inf, 9]]
+    "row",
+    [
+        [2, 0, 0, 9, 9],
+        [-1, 0, 0, 9, 9],
+        [np.nan, 0, 0, 9, 9],
+        [0, np.nan, 0, 9, 9],
+        [0, 0, np.nan, 9, 9],
+        [1, 0, 0, np.inf, 9],
+        [1, 0, 0, 9, -np.inf],
+    ],
 )
 def test_a_region_that_makes_no_sense(device, row):
     """An error that names it; on a GPU, where the layer cannot look, NaN: the loss will tell."""
@@ -184,3 +225,100 @@ def test_sizes_that_make_no_sense_are_refused(device):
         case.build(device, [np.zeros((1, 1, 5, 5)), np.zeros((2, 4))])
     with pytest.raises(ShapeError, match=r"data must have shape \(N, C, H, W\), got \(5, 5\)"):
         case.build(device, [np.zeros((5, 5)), np.zeros((2, 5))])
+
+
+def whole_numbers(rng, shape):
+    """Small ones: their sums are exact in any order, in float32 too."""
+    return rng.integers(-9, 10, shape).astype(float)
+
+
+def backward(device, pooled, data, rois, top_diff=None, dtype="float32"):
+    """(top_diff, gradient to data) at scale 1."""
+    case = LayerCase()
+    case.layer = f'type: "ROIPooling" roi_pooling_param {{ pooled_h: {pooled[0]} pooled_w: {pooled[1]} }}'
+    layer, bottoms, tops = case.build(device, [data, rois], dtype=dtype)
+    if top_diff is None:
+        top_diff = whole_numbers(np.random.default_rng(7), tops[0].shape)
+    layer.forward(bottoms, tops)
+    tops[0].diff[...] = device.xp.asarray(top_diff, dtype=dtype)
+    bottoms[0].diff[...] = 3
+    layer.backward(tops, [True, False], bottoms)
+    return top_diff, device.to_host(bottoms[0].diff).copy()
+
+
+def boxes(rng, count, images, height, width, largest):
+    """(count, 5) regions of up to ``largest`` cells a side that begin in the map; their images come in no order."""
+    x, y = rng.integers(0, width, count), rng.integers(0, height, count)
+    w, h = rng.integers(0, largest, (2, count))
+    return np.stack([rng.integers(0, images, count), x, y, x + w, y + h], axis=1).astype(float)
+
+
+def crowded(rng):
+    """Hundreds of regions, which one cell wins in as many bins as it lies in; one-cell regions among them."""
+    data = rng.normal(size=(1, 1, 12, 12))
+    data[0, 0, 6, 5] = 100
+    rois = boxes(rng, 150, 1, 7, 6, 3) + [0, 0, 0, 6, 6]
+    rois[::5, 1:] = [5, 6, 5, 6]
+    return (3, 7), data, rois
+
+
+GRADIENTS = {
+    "many bins on one cell": crowded,
+    "images in no order": lambda rng: ((7, 7), rng.normal(size=(3, 5, 9, 11)), boxes(rng, 70, 3, 9, 11, 9)),
+    "more RoIs than a warp lists": lambda rng: ((2, 1), rng.normal(size=(2, 1, 8, 9)), boxes(rng, 1200, 2, 8, 9, 5)),
+    "a plane of several tiles": lambda rng: ((5, 3), rng.normal(size=(2, 2, 59, 61)), boxes(rng, 60, 2, 59, 61, 50)),
+    "more bins than forward holds": lambda rng: (
+        (9, 11),
+        rng.normal(size=(1, 3, 20, 20)),
+        boxes(rng, 9, 1, 20, 20, 20),
+    ),
+    "one bin": lambda rng: ((1, 1), rng.normal(size=(2, 40, 6, 6)), boxes(rng, 50, 2, 6, 6, 6)),
+    "a warp of bins": lambda rng: ((4, 8), rng.normal(size=(2, 33, 6, 6)), boxes(rng, 11, 2, 6, 6, 6)),
+    "an image without RoIs": lambda rng: ((2, 2), rng.normal(size=(3, 2, 5, 5)), boxes(rng, 9, 2, 5, 5, 4)),
+    "no RoIs": lambda rng: ((7, 7), rng.normal(size=(2, 3, 5, 5)), np.zeros((0, 5))),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", GRADIENTS)
+def test_sums_of_whole_numbers_are_exact(device, name, dtype):
+    pooled, data, rois = GRADIENTS[name](np.random.default_rng(5))
+    data = data.astype("float32").astype(float)  # the same maxima in both
+    top_diff, got = backward(device, pooled, data, rois, dtype=dtype)
+    np.testing.assert_array_equal(got, gradient(data, rois, *pooled, 1, top_diff))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_bits_of_a_gradient(device, dtype):
+    """The same in two runs; and an image's do not depend on the other ones in its batch, nor on their RoIs."""
+    rng = np.random.default_rng(8)
+    data, rois = rng.integers(0, 4, (2, 3, 9, 11)).astype(float), boxes(rng, 90, 2, 9, 11, 9)
+    top_diff = rng.normal(size=(90, 3, 7, 7))
+    first, again = (backward(device, (7, 7), data, rois, top_diff, dtype)[1] for _ in range(2))
+    assert first.tobytes() == again.tobytes()
+    mine = rois[:, 0] == 1
+    alone = backward(device, (7, 7), data[1:], rois[mine] * [0, 1, 1, 1, 1], top_diff[mine], dtype)[1]
+    assert alone.tobytes() == first[1:].tobytes()
+
+
+def test_the_bins_of_a_region_are_added_in_order(device):
+    top_diff = np.random.default_rng(9).normal(size=(1, 2, 7, 7)).astype("float32")
+    got = backward(device, (7, 7), np.ones((1, 2, 3, 3)), np.array([[0.0, 1, 1, 1, 1]]), top_diff)[1]
+    for c in range(2):
+        assert got[0, c, 1, 1] == functools.reduce(np.add, top_diff[0, c].ravel(), np.float32(0))
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    shape=st.tuples(*[st.integers(1, n) for n in (3, 4, 8, 8)]),
+    pooled=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    corners=st.lists(st.tuples(*[st.integers(-4, 24)] * 4), max_size=40),
+    seed=st.integers(0, 99),
+)
+def test_any_regions(device, shape, pooled, corners, seed):
+    """Ties, reversed and empty regions and such outside the map, corners at halves of cells."""
+    rng = np.random.default_rng(seed)
+    data = rng.integers(0, 3, shape).astype(float)
+    rois = np.column_stack([rng.integers(0, shape[0], len(corners)), np.array(corners).reshape(-1, 4) / 2])
+    top_diff, got = backward(device, pooled, data, rois)
+    np.testing.assert_array_equal(got, gradient(data, rois, *pooled, 1, top_diff))
