@@ -59,8 +59,9 @@ setup(
         "matplotlib>=3.7",  # the loss curve that training draws
     ],
     extras_require={
-        "cuda12": ["cupy-cuda12x>=13"],  # GPU kernels, compiled at first use
-        "cuda13": ["cupy-cuda13x>=13.6"],
+        # GPU kernels, compiled at first use. ctk: NVRTC and cuBLAS, which a machine with only a driver lacks
+        "cuda12": ["cupy-cuda12x[ctk]>=14"],
+        "cuda13": ["cupy-cuda13x[ctk]>=14"],
         "leveldb": ["plyvel>=1.5"],  # the Data layer's older databases; needs the LevelDB library
         "onnx": ["onnx>=1.16", "onnxruntime>=1.18"],  # export, and running what was exported
         "docs": ["pdoc>=14"],  # the site: tutorials and the reference

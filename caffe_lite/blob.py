@@ -72,7 +72,7 @@ class Storage:
 
     def upload(self) -> None:
         """Send the host copy, into which a user may have written, to the device."""
-        self.flat[...] = self.device.xp.asarray(self._host)
+        self.flat.set(self._host)
         self.host_is_newer = False
 
 

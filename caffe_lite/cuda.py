@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from caffe_lite.errors import DeviceError
+
 THREADS = 512  # a block, as Caffe's CAFFE_CUDA_NUM_THREADS
 C_TYPES = {"float32": "float", "float64": "double"}
 PRELUDE = Path(__file__).with_name("prelude.cuh")
@@ -53,7 +55,13 @@ class Kernels:
         if key not in self._functions:
             if ctype not in self._modules:
                 self._modules[ctype] = cupy.RawModule(code=self.text(ctype), options=("--std=c++17",))
-            self._functions[key] = self._modules[ctype].get_function(name)
+            try:
+                self._functions[key] = self._modules[ctype].get_function(name)
+            except cupy.cuda.compiler.CompileException as error:
+                raise DeviceError(
+                    f"{self.source.name} does not compile for GPU {key[2]}: {error}\nits compiler, NVRTC, may be older "
+                    "than the GPU: install a newer CUDA toolkit, or a newer CuPy"
+                ) from error
         return self._functions[key]
 
 

@@ -9,8 +9,9 @@ takes a key from it, so that both devices see the same draws.
     "float32"  as they are; the default
     "tf32"     factors rounded to 11 significant bits, products summed in float32
     "bf16"     factors rounded to 8 significant bits, products summed in float32
-What that does to a net's outputs was not yet measured. Matrices of float64 numbers, and all that is no matrix
-product, are not touched.
+A convolution then errs by about 5e-4 (tf32) or 4e-3 (bf16) of its largest output, where float32 errs by 4e-6: the
+table in docs/gpu.md, measured on the host with rounded factors and not on a device. A convolution that cuBLAS would
+not do faster keeps float32, and so do matrices of float64 numbers and all that is no matrix product.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from caffe_lite.errors import DeviceError, did_you_mean
 
 COMPUTE = ("float32", "tf32", "bf16")
 INSUFFICIENT_DRIVER, NO_DEVICE = 35, 100  # cudaError_t
+FITTING = "pip install 'caffe-lite[cuda12]' or 'caffe-lite[cuda13]', whichever CUDA the driver knows (see nvidia-smi)"
 
 
 class Device:
@@ -60,6 +62,16 @@ class Device:
             buffer = self._workspaces[name] = self.xp.empty(needed, dtype="uint8")
         return buffer[:needed].view(dtype).reshape(shape)
 
+    def make_current(self) -> None:
+        """Send what this thread computes from now on to this GPU: CUDA has one that is current for each thread."""
+        if self.is_gpu:
+            self.xp.cuda.Device(self.index).use()
+
+    def synchronize(self) -> None:
+        """Wait until the device has done what it was given."""
+        if self.is_gpu:
+            self.xp.cuda.get_current_stream().synchronize()
+
     def free_memory(self) -> int:
         """Bytes that can still be allocated on this GPU: CUDA's, and those that CuPy's pool holds unused."""
         with self.xp.cuda.Device(self.index) as here:
@@ -70,9 +82,7 @@ class Device:
 
     def to_host(self, array: Any) -> np.ndarray:
         """A device array as NumPy: a copy from a GPU, itself on the CPU."""
-        if not self.is_gpu:
-            return array
-        return array.get() if hasattr(array, "get") else np.array(array)
+        return array.get() if self.is_gpu else array
 
 
 class _Random:
@@ -176,11 +186,11 @@ def _no_device(runtime: Any, error: Any) -> str:
     status = getattr(error, "status", None)
     if status == INSUFFICIENT_DRIVER:
         built, driver = (_version(v) for v in (runtime.runtimeGetVersion(), runtime.driverGetVersion()))
-        known = f"CUDA {driver} at most" if driver != "0.0" else "no CUDA: none is loaded"
+        if driver == "0.0":
+            return f"no NVIDIA driver is loaded ({error}); install one: nvidia-smi, which comes with it, lists the GPUs"
         return (
-            f"CuPy was built for CUDA {built}, but this machine's driver knows {known} ({error}); install a newer "
-            "NVIDIA driver, or the CuPy that fits: pip install 'caffe-lite[cuda12]' for CUDA 12, "
-            "'caffe-lite[cuda13]' for CUDA 13"
+            f"CuPy was built for CUDA {built}, but this machine's driver knows CUDA {driver} at most ({error}); "
+            f"install a newer NVIDIA driver, or the CuPy that fits: {FITTING}"
         )
     if status == NO_DEVICE:
         return (
@@ -201,15 +211,15 @@ def gpu_properties(index: int) -> dict[str, Any]:
 
 
 def _cupy() -> Any:
-    fitting = "pip install 'caffe-lite[cuda12]' or 'caffe-lite[cuda13]' to match the driver that nvidia-smi names"
     try:
         import cupy
     except ImportError as error:
         if isinstance(error, ModuleNotFoundError) and error.name == "cupy":
             raise DeviceError(
-                f"GPU mode needs CuPy, which is not installed: {fitting}, or call set_mode_cpu()"
+                f"GPU mode needs CuPy, which is not installed: {FITTING}, or call set_mode_cpu()"
             ) from error
-        raise DeviceError(f"GPU mode: CuPy is installed, but cannot be loaded ({error}); {fitting}") from error
+        why = f"CuPy is installed, but cannot be loaded ({_first_line(error)})"
+        raise DeviceError(f"GPU mode: {why}; {FITTING}") from error
     return cupy
 
 
@@ -231,8 +241,34 @@ def _check_compute(compute: str, index: int) -> None:
 def _open_gpu(index: int) -> Device:
     _check_gpu(index)
     _check_compute(_compute, index)
-    cupy = _cupy()
-    cupy.cuda.Device(index).use()
-    opened = Device(cupy, is_gpu=True, index=index)
+    opened = Device(_cupy(), is_gpu=True, index=index)
     opened.compute = _compute
+    _try_out(opened)
     return opened
+
+
+def _try_out(gpu: Device) -> None:
+    """Compile and run something, and open cuBLAS: what fails is said now, not by the first layer of a net.
+
+    CuPy's wheels bring neither cuBLAS nor NVRTC, which compiles; they are looked for when first used.
+
+    Raises:
+        DeviceError: one of them is missing or unfit for this GPU, or nothing can be done on it.
+    """
+    try:
+        gpu.make_current()
+        gpu.xp.cuda.device.get_cublas_handle()
+        float(gpu.xp.ones(()) + 1)
+    except MemoryError as error:
+        raise DeviceError(f"GPU {gpu.index} is out of memory ({error}): see in nvidia-smi who uses it") from error
+    except Exception as error:  # whichever library it comes from
+        raise DeviceError(
+            f"GPU {gpu.index} is there, but CuPy cannot compute on it ({_first_line(error)}); CuPy needs CUDA's "
+            f"cuBLAS, NVRTC and headers, which come with it by {FITTING}; see also in nvidia-smi whether another "
+            "process has the GPU for itself"
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    """What ``error`` says, without the lines of details that follow."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -282,6 +282,7 @@ class Net(PycaffeNet):
         """Reshape and run layers ``start`` to ``end`` inclusive, without waiting for the device."""
         end = len(self.nodes) - 1 if end is None else end
         threads.apply()
+        self.device.make_current()
         if self._memory_plan is not None:
             self._memory_plan.before_forward(start, end)
         device_memory.before_run(self, "forward")
@@ -326,6 +327,7 @@ class Net(PycaffeNet):
         if self._memory_plan is not None:
             raise NetError(f"net {self.name!r} shares memory between blobs (optimize_memory): it cannot run backward")
         threads.apply()
+        self.device.make_current()
         device_memory.before_run(self, "backward")
         for i in range(start, end - 1, -1):
             for callback in self.callbacks["before_backward"]:

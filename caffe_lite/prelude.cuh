@@ -1,7 +1,10 @@
 // What every .cu of a layer may count on. Dtype is float or double: a typedef put before this file.
-// One thread handles the elements i, i + stride, ...: a kernel is right for any launch shape.
-#define CUDA_KERNEL_LOOP(i, n) \
-  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < (n); i += blockDim.x * gridDim.x)
+// One thread handles the elements i, i + stride, ...: a kernel is right for any launch shape. The sum of an i and a
+// stride may be 2^31 or more, so it is unsigned; i itself is an int, as what is computed from it may be negative.
+#define CUDA_KERNEL_LOOP(i, n)                                                                          \
+  for (unsigned int i##_at = blockIdx.x * blockDim.x + threadIdx.x; i##_at < (unsigned int)(n);         \
+       i##_at += blockDim.x * gridDim.x)                                                                \
+    if (const int i = (int)i##_at; true)
 
 // Philox4x32-10, as caffe_lite.philox: the counter c becomes four random words; k0 and k1 are the key.
 __device__ inline void philox4x32(unsigned int c[4], unsigned int k0, unsigned int k1) {

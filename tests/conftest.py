@@ -1,16 +1,22 @@
-"""Fixtures of every test: the devices under test."""
+"""Fixtures of every test: the devices under test, solvers on them, and what trains a detector within a second."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from caffe_lite import device as devices
+from caffe_lite import models
+from caffe_lite.data.config import cfg, cfg_from_file, preserved_cfg
+from caffe_lite.data.synthetic import make_devkit
 from caffe_lite.device import Device
 from caffe_lite.errors import DeviceError
+from caffe_lite.solver import Solver
 from tests import cuda_on_host
+from tests.solver_maker import make_solver
 
 
 def _why_no_gpu() -> str:
@@ -29,6 +35,15 @@ NO_COMPILER = "" if cuda_on_host.has_compiler() else "cuda-on-host needs g++, wh
 
 
 DEVICES = ["cpu"] + ["cuda-on-host"] * (not NO_COMPILER) + ["gpu"] * (not NO_GPU)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--need-gpu", action="store_true", help="an error, before any test, where there is no GPU to test")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--need-gpu") and NO_GPU:
+        raise pytest.UsageError(f"no GPU can be tested: {NO_GPU}")
 
 
 def pytest_report_header() -> list[str]:
@@ -73,8 +88,28 @@ def emulated() -> Iterator[Device]:
     """The GPU whose kernels run on the host, in use while the test lasts."""
     if NO_COMPILER:
         pytest.skip(NO_COMPILER)
-    before = devices.current()
-    with cuda_on_host.emulated_device() as device:
-        devices.use(device)
-        yield device
-    devices.use(before)
+    with in_use("cuda-on-host") as chosen:
+        yield chosen
+
+
+@pytest.fixture
+def make(tmp_path: Path, device: Device, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Solver]:
+    """``make_solver`` of tests/solver_maker.py, in a folder of its own, on each device."""
+    monkeypatch.chdir(tmp_path)
+    return make_solver
+
+
+@pytest.fixture(scope="session")
+def devkit(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A dataset folder of 4 images to train on and 2 to test on, for all tests: they write into its cache alone."""
+    return make_devkit(tmp_path_factory.mktemp("devkit") / "data", 5, {"trainval": 4, "test": 2}, (120, 100))
+
+
+@pytest.fixture
+def mini_settings() -> Iterator[None]:
+    """Those of models/mini at one small scale, with few regions: an iteration takes some hundredths of a second."""
+    with preserved_cfg():
+        cfg_from_file(models.path("mini/mini.yml"))
+        cfg.TRAIN.SCALES = cfg.TEST.SCALES = (64,)
+        cfg.TRAIN.BATCH_SIZE = 16
+        yield

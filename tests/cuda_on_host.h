@@ -1,4 +1,6 @@
 // Lets g++ compile the .cu of a layer and run it on the host, one CUDA thread after the other.
+#undef _FORTIFY_SOURCE  // it takes a jump to another fiber's stack for an error
+#include <setjmp.h>
 #include <ucontext.h>
 #include <algorithm>
 #include <cmath>
@@ -31,46 +33,80 @@ static void poison_shared_memory() {
   if (first) std::memset(first, 0xff, __stop_cuda_shared - first);
 }
 
-// The threads of a block are fibers: each runs up to its next __syncthreads(), then the next one does.
-const int STACK = 1 << 16;
-struct Fiber { ucontext_t context; std::vector<char> stack; bool done; };
+// The threads of a block are fibers: each runs up to the next call at which it waits for others, then the next one
+// does. After the first entry they are switched by longjmp: swapcontext asks the kernel for the signal mask each time.
+const int STACK = 1 << 16, WARP = 32;
+struct Fiber {
+  ucontext_t entry;
+  jmp_buf resume;
+  std::vector<char> stack;
+  bool entered;
+  int exchanges;   // with its warp, so far
+  const char* at;  // the call at which it waits; null at its end
+};
 static std::vector<Fiber> fibers;
-static ucontext_t scheduler;
+static jmp_buf scheduler;
 static std::function<void()> body;
 static int running;
+static const char *const BARRIER = "__syncthreads()", *const PART = "a warp intrinsic for a part of a warp";
 
 static void enter() {
   body();
-  fibers[running].done = true;
-  swapcontext(&fibers[running].context, &scheduler);
+  fibers[running].at = nullptr;
+  _longjmp(scheduler, 1);
 }
 
-// Run all threads of a block to their ends. False if some wait at a barrier that others never reach.
-static bool run_block(int threads, bool descending) {
+static void resume(int i) {
+  running = threadIdx.x = i;
+  if (_setjmp(scheduler)) return;
+  if (fibers[i].entered) _longjmp(fibers[i].resume, 1);
+  fibers[i].entered = true;
+  setcontext(&fibers[i].entry);
+}
+
+// A thread waits until the others have come here.
+static void wait(const char* name) {
+  Fiber& self = fibers[running];
+  self.at = name;
+  if (!_setjmp(self.resume)) _longjmp(scheduler, 1);
+}
+
+// Where some of the fibers [first, last) wait in vain for the others; null if all are at one place.
+static const char* parted(int first, int last) {
+  for (int i = first; i < last; ++i)
+    if (fibers[i].at != fibers[first].at || fibers[i].at == PART) return fibers[i].at ? fibers[i].at : fibers[first].at;
+  return nullptr;
+}
+
+// Run all threads of a block to their ends, each warp from one __syncthreads to the next. Returns what `parted` says.
+static const char* run_block(int threads, bool descending) {
   fibers.resize(threads);
   for (Fiber& fiber : fibers) {
     fiber.stack.resize(STACK);
-    fiber.done = false;
-    getcontext(&fiber.context);
-    fiber.context.uc_stack.ss_sp = fiber.stack.data();
-    fiber.context.uc_stack.ss_size = STACK;
-    fiber.context.uc_link = nullptr;
-    makecontext(&fiber.context, enter, 0);
+    fiber.entered = false;
+    fiber.exchanges = 0;
+    getcontext(&fiber.entry);
+    fiber.entry.uc_stack.ss_sp = fiber.stack.data();
+    fiber.entry.uc_stack.ss_size = STACK;
+    fiber.entry.uc_link = nullptr;
+    makecontext(&fiber.entry, enter, 0);
   }
-  for (int done = 0; done < threads;) {
-    done = 0;
-    for (int i = 0; i < threads; ++i) {
-      running = threadIdx.x = descending ? threads - 1 - i : i;
-      swapcontext(&scheduler, &fibers[running].context);
-      done += fibers[running].done;
+  const int warps = (threads + WARP - 1) / WARP;
+  do {
+    for (int k = 0; k < warps; ++k) {
+      const int first = (descending ? warps - 1 - k : k) * WARP, last = std::min(first + WARP, threads);
+      do {
+        for (int i = first; i < last; ++i) resume(descending ? first + last - 1 - i : i);
+        if (const char* name = parted(first, last)) return name;
+      } while (fibers[first].at && fibers[first].at != BARRIER);
     }
-    if (done > 0 && done < threads) return false;
-  }
-  return true;
+    if (const char* name = parted(0, threads)) return name;
+  } while (fibers[0].at);
+  return nullptr;
 }
 
-// Run the kernel that ``call`` calls. 0, or 1 if a barrier was reached by a part of a block only.
-static int launch(Dim grid, int threads, bool barriers, bool descending, std::function<void()> call) {
+// Run the kernel that ``call`` calls. Null, or the call at which some threads wait in vain for the rest.
+static const char* launch(Dim grid, int threads, bool barriers, bool descending, std::function<void()> call) {
   gridDim = grid;
   blockDim = Dim{threads, 1, 1};
   body = call;
@@ -80,7 +116,7 @@ static int launch(Dim grid, int threads, bool barriers, bool descending, std::fu
     blockIdx = Dim{block % grid.x, block / grid.x % grid.y, block / grid.x / grid.y};
     poison_shared_memory();
     if (barriers) {
-      if (!run_block(threads, descending)) return 1;
+      if (const char* name = run_block(threads, descending)) return name;
       continue;
     }
     for (int j = 0; j < threads; ++j) {
@@ -88,16 +124,42 @@ static int launch(Dim grid, int threads, bool barriers, bool descending, std::fu
       body();
     }
   }
-  return 0;
+  return nullptr;
+}
+
+// What the lanes of the running warp pass at the call of this name. Two sets: a lane may be on its way to the next call
+// before the others have read.
+template <class T> static const T* exchange(const char* name, unsigned mask, T value) {
+  static T held[2][1024];
+  const int first = running / WARP * WARP;
+  T* const set = held[fibers[running].exchanges++ % 2];
+  set[running] = value;
+  wait(mask == 0xffffffffu && first + WARP <= blockDim.x ? name : PART);
+  return set + first;
+}
+
+template <class Same> static unsigned lanes_where(Same same) {
+  unsigned found = 0;
+  for (int lane = 0; lane < WARP; ++lane) found |= unsigned(same(lane)) << lane;
+  return found;
 }
 }  // namespace cuda_on_host
 
-static void __syncthreads() {
-  using namespace cuda_on_host;
-  const int self = running;
-  swapcontext(&fibers[self].context, &scheduler);
-  threadIdx.x = running = self;
+static void __syncthreads() { cuda_on_host::wait(cuda_on_host::BARRIER); }
+static void __syncwarp(unsigned mask = 0xffffffffu) { cuda_on_host::exchange("__syncwarp()", mask, 0); }
+static unsigned __ballot_sync(unsigned mask, int predicate) {
+  const int* all = cuda_on_host::exchange("__ballot_sync()", mask, predicate);
+  return cuda_on_host::lanes_where([=](int lane) { return all[lane] != 0; });
 }
+static int __any_sync(unsigned mask, int predicate) {
+  const int* all = cuda_on_host::exchange("__any_sync()", mask, predicate);
+  return cuda_on_host::lanes_where([=](int lane) { return all[lane] != 0; }) != 0;
+}
+template <class T> static unsigned __match_any_sync(unsigned mask, T value) {
+  const T* all = cuda_on_host::exchange("__match_any_sync()", mask, value);
+  return cuda_on_host::lanes_where([=](int lane) { return all[lane] == value; });
+}
+static inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 
 // The CUDA intrinsics that pin the rounding of one operation (no fused multiply-add).
 static inline float __fadd_rn(float a, float b) { return a + b; }

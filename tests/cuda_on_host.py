@@ -4,18 +4,19 @@ A grid-stride kernel gives the same result for any launch shape, so ``cuda_on_ho
 compile the very text that NVRTC would get, and :func:`launch` takes the place of
 ``caffe_lite.cuda.Kernels.__call__``. A layer on ``emulated_device()`` then runs its ``*_gpu``
 methods. Kernels with shared memory, launched by ``Kernels.tiles`` with the blocks that they are
-written for, run each block's threads as fibers that meet at ``__syncthreads()``. Each launch is
-checked harder than a GPU would:
+written for, run each block's threads as fibers that meet at ``__syncthreads()``, and those of a warp at
+``__syncwarp()``, ``__match_any_sync()`` and the like. Each launch is checked harder than a GPU would:
 
-* number, kind and dtype of the arguments against the parameter list in the .cu;
+* number, kind and dtype of the arguments against the parameter list in the .cu; the grid against CUDA's limits;
 * arrays C-contiguous, and not read-only where the kernel writes;
 * nothing written outside an array (a margin on both sides); reads outside it give NaN, or a huge int;
-* all threads of a block reach the same barriers;
+* all threads of a block reach the same barriers, and all of a warp the same warp intrinsics (whole warps only);
 * shared memory is NaN (or -1) when a block begins, whatever the one before it left there;
 * the same bits when the threads run in another order: none depends on what another one writes, but
-  for what a barrier separates.
+  for what a barrier or a warp intrinsic separates.
 
-What this cannot show: speed, and how the GPU contracts a * b + c.
+What this cannot show: speed, how the GPU contracts a * b + c, and a ``__syncwarp()`` that is missing beside a vote or
+a match: here memory is in order after those, too.
 """
 
 from __future__ import annotations
@@ -36,12 +37,15 @@ from typing import Any
 
 import numpy as np
 
-from caffe_lite import cuda
+from caffe_lite import cuda, gpu_gemm
 from caffe_lite.device import Device
+from tests import strict_device
+from tests.rounding import rounded
 
 HEADER = Path(__file__).with_suffix(".h")
 BUILD = Path(__file__).resolve().parent.parent / "build" / "cuda_on_host"
 FLAGS = ["-O1", "-ffp-contract=off", "-std=c++17", "-shared", "-fPIC", "-w"]
+GEMM_ROWS = 32  # of a product, added at a time
 MARGIN = 1024  # elements on each side of an array, filled with a value that shows
 DTYPES = {
     "float": "float32",
@@ -76,10 +80,10 @@ def has_compiler() -> bool:
 
 
 class EmulatedDevice(Device):
-    """A GPU whose arrays are NumPy's."""
+    """A GPU whose arrays are NumPy's, with CuPy's manners (tests/strict_device.py)."""
 
     def __init__(self) -> None:
-        super().__init__(np, is_gpu=True)
+        super().__init__(strict_device.xp, is_gpu=True)
 
     def free_memory(self) -> int:
         return sys.maxsize
@@ -88,12 +92,29 @@ class EmulatedDevice(Device):
 @contextlib.contextmanager
 def emulated_device() -> Iterator[Device]:
     """A device whose layers take their GPU half; kernels run on the host while the context lasts."""
-    originals = cuda.Kernels.__call__, cuda.Kernels.tiles
-    cuda.Kernels.__call__, cuda.Kernels.tiles = launch, launch_tiles  # type: ignore[method-assign]
+    originals = cuda.Kernels.__call__, cuda.Kernels.tiles, gpu_gemm._gemm
+    cuda.Kernels.__call__, cuda.Kernels.tiles, gpu_gemm._gemm = launch, launch_tiles, gemm  # type: ignore[method-assign]
     try:
         yield EmulatedDevice()
     finally:
-        cuda.Kernels.__call__, cuda.Kernels.tiles = originals  # type: ignore[method-assign]
+        cuda.Kernels.__call__, cuda.Kernels.tiles, gpu_gemm._gemm = originals  # type: ignore[method-assign]
+
+
+def gemm(compute: str, a: Any, b: Any, out: Any, add: bool) -> None:
+    """cuBLAS's part of gpu_gemm.multiply, with NumPy: factors rounded to ``compute``, products summed in float32.
+
+    It is as choosy about operands. In float32 it needs no second array of the size of ``out``, as cuBLAS does not.
+    """
+    for array in (a, b, out):
+        gpu_gemm.operand(array)
+    a, b, out = strict_device.laid_open((a, b, out))
+    a, b = rounded(a, compute), rounded(b, compute)
+    if not add:
+        np.matmul(a, b, out=out)
+        return
+    for first in range(0, out.shape[-2], GEMM_ROWS):
+        rows = (..., slice(first, first + GEMM_ROWS), slice(None))
+        out[rows] += a[rows] @ b
 
 
 def launch(self: cuda.Kernels, name: str, n: int, *args: Any, dtype: Any) -> None:
@@ -106,11 +127,14 @@ def launch_tiles(
     self: cuda.Kernels, name: str, grid: tuple[int, int, int], threads: int, *args: Any, dtype: Any
 ) -> None:
     """Kernels.tiles on the host, twice: threads and blocks in ascending, then in descending order."""
+    fits = grid[0] < 2**31 and max(grid[1:]) < 2**16 and threads <= 1024
+    assert fits, f"{name}: no GPU launches a grid of {grid} blocks of {threads} threads"
     if min(grid) > 0:
         _launch_twice(self, name, args, dtype, (grid, threads), (grid, threads))
 
 
 def _launch_twice(self: cuda.Kernels, name: str, values: tuple[Any, ...], dtype: Any, *shapes: Any) -> None:
+    values = strict_device.laid_open(values)
     dtype = np.dtype(dtype)
     ctype = cuda.C_TYPES[dtype.name]
     text = self.text(ctype)
@@ -123,13 +147,15 @@ def _launch_twice(self: cuda.Kernels, name: str, values: tuple[Any, ...], dtype:
         raise AssertionError(f"{where}: called with {len(values)} arguments, takes {len(parameters)}: {names}")
     for parameter, value in zip(parameters, values, strict=True):
         check_argument(where, parameter, value)
+        cuda.c_argument(value, dtype)  # what Kernels.tiles does with it must work too
 
     library = build(text, ctype, self.source.stem)
     arrays = [v for v in values if isinstance(v, np.ndarray)]
     alone, crowd = Copies(arrays), Copies(arrays)
     for copies, (grid, threads), descending in (alone, shapes[0], False), (crowd, shapes[1], True):
-        if run(library, name, zip(parameters, values, strict=True), copies, grid, threads, descending):
-            raise AssertionError(f"{where}: some threads of a block end while others wait at __syncthreads()")
+        place = run(library, name, zip(parameters, values, strict=True), copies, grid, threads, descending)
+        if place:
+            raise AssertionError(f"{where}: some threads end or go elsewhere while others wait at {place}")
     for parameter, value in zip(parameters, values, strict=True):
         if parameter.pointer:
             what = f"{where}: {parameter.name}, an array of shape {value.shape}"
@@ -205,25 +231,27 @@ class Copies:
 
 def run(
     library: Any, name: str, arguments: Any, copies: Copies, grid: tuple[int, int, int], threads: int, descending: bool
-) -> int:
-    """Run every thread of a launch; not 0 if a barrier was reached by a part of a block only."""
+) -> str:
+    """Run every thread of a launch; "", or the call at which some waited in vain for the rest of a block or warp."""
     scalars = {"int32": ctypes.c_int, "float32": ctypes.c_float, "float64": ctypes.c_double}
     packed = [
         ctypes.c_void_p(copies[value].ctypes.data) if parameter.pointer else scalars[parameter.dtype](value)
         for parameter, value in arguments
     ]
-    return getattr(library, f"launch_{name}")(*grid, threads, int(descending), *packed)
+    function = getattr(library, f"launch_{name}")
+    function.restype = ctypes.c_char_p
+    return (function(*grid, threads, int(descending), *packed) or b"").decode()
 
 
 def launchers(text: str, ctype: str) -> str:
     """C++ that calls each kernel of a .cu for every thread: ``launch_NAME``."""
-    barriers = str("__syncthreads" in text).lower()
+    barriers = str("__sync" in text or "_sync(" in text).lower()
     made = []
     for name, parameters in signatures(text, ctype).items():
         declared = ", ".join(f"{TYPES[p.dtype]}{'*' * p.pointer} {p.name}" for p in parameters)
         passed = ", ".join(p.name for p in parameters)
         made.append(
-            f'extern "C" int launch_{name}(int gx, int gy, int gz, int threads, int descending, {declared}) {{\n'
+            f'extern "C" const char* launch_{name}(int gx, int gy, int gz, int threads, int descending, {declared}) {{\n'
             f"  return cuda_on_host::launch(Dim{{gx, gy, gz}}, threads, {barriers}, descending, "
             f"[&] {{ {name}({passed}); }});\n}}\n"
         )

@@ -95,6 +95,14 @@ def test_a_barrier_that_some_threads_miss_is_caught(tmp_path: Path) -> None:
         toy.tiles("reverse", (1, 1, 1), THREADS, x.size, x, np.zeros_like(x), dtype="float32")
 
 
+@pytest.mark.parametrize(("grid", "threads"), [((1, 65536, 1), 8), ((1, 1, 65536), 8), ((1, 1, 1), 1025)])
+def test_a_grid_that_no_gpu_launches_is_caught(tmp_path: Path, grid: tuple[int, int, int], threads: int) -> None:
+    x = np.zeros(8, dtype="float32")
+    toy = kernels(tmp_path, REVERSE.format(barrier="__syncthreads();"))
+    with cuda_on_host.emulated_device(), pytest.raises(AssertionError, match="reverse: no GPU launches a grid of"):
+        toy.tiles("reverse", grid, threads, x.size, x, x, dtype="float32")
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_shared_memory_is_poisoned_between_blocks(tmp_path: Path, dtype: str) -> None:
     """The first and the last block fill it, in either order of blocks; the one between them finds nothing of theirs."""
@@ -116,6 +124,69 @@ def test_shared_integers_are_poisoned_too(tmp_path: Path) -> None:
     with cuda_on_host.emulated_device():
         toy.tiles("left_over", (3, 1, 1), THREADS, THREADS, y[:THREADS].copy(), y, dtype="float32")
     np.testing.assert_array_equal(y.reshape(3, -1), np.array([[1], [-1], [1]]) * np.ones((1, THREADS)))
+
+
+WARPS = """
+extern "C" __global__ void talk(const int* x, int* y) {
+  const int t = threadIdx.x, lane = t % 32;
+  int* const mine = y + 4 * t;
+  mine[0] = __ballot_sync(0xffffffffu, x[t] > 1);
+  mine[1] = __match_any_sync(0xffffffffu, x[t]);
+  for (int k = 0; __any_sync(0xffffffffu, x[t] > k); ++k) mine[2] = k;  // warps go round as often as their largest x
+  mine[3] = __popc(mine[1] & ((1u << lane) - 1));
+}
+"""
+TURNS = """
+extern "C" __global__ void turns(const Dtype* x, Dtype* y) {{
+  __shared__ Dtype held[96];
+  held[threadIdx.x] = x[threadIdx.x];
+  {exchange}
+  y[threadIdx.x] = held[threadIdx.x ^ 31];
+}}
+"""
+
+
+def test_the_lanes_of_a_warp_see_each_other(tmp_path: Path) -> None:
+    x = np.random.default_rng(1).integers(0, 9, 96, dtype="int32")
+    x[32:64] //= 3
+    y = np.zeros((96, 4), "int32")
+    with cuda_on_host.emulated_device():
+        kernels(tmp_path, WARPS).tiles("talk", (1, 1, 1), 96, x, y, dtype="float32")
+    for t, (ballot, match, rounds, rank) in enumerate(y):
+        lanes = x[t // 32 * 32 :][:32]
+        assert [ballot >> i & 1 for i in range(32)] == (lanes > 1).tolist()
+        assert [match >> i & 1 for i in range(32)] == (lanes == x[t]).tolist()
+        assert rounds == lanes.max() - 1
+        assert rank == (lanes[: t % 32] == x[t]).sum()
+
+
+def test_a_warp_is_a_barrier_of_its_own(tmp_path: Path) -> None:
+    """Each warp may pass as many as it likes; without one, lanes read what others have not written yet."""
+    x, y = np.arange(96, dtype="float32"), np.zeros(96, "float32")
+    with cuda_on_host.emulated_device():
+        several = "for (int k = 0; k <= threadIdx.x / 32; ++k) __syncwarp();"
+        kernels(tmp_path, TURNS.format(exchange=several)).tiles("turns", (1, 1, 1), 96, x, y, dtype="float32")
+        np.testing.assert_array_equal(y, x.reshape(3, 32)[:, ::-1].ravel())
+        with pytest.raises(AssertionError, match="depends on the order"):
+            toy = kernels(tmp_path, TURNS.format(exchange="/* __syncwarp(); */"))
+            toy.tiles("turns", (1, 1, 1), 96, x, y, dtype="float32")
+
+
+@pytest.mark.parametrize(
+    ("exchange", "threads", "place"),
+    [
+        ("if (threadIdx.x != 40) __syncwarp();", 96, r"__syncwarp\(\)"),
+        ("if (threadIdx.x % 2) __syncwarp(); else __any_sync(0xffffffffu, 1);", 96, "__(any_sync|syncwarp)"),
+        ("if (threadIdx.x < 64) __syncthreads(); else __syncwarp();", 96, "__syncthreads"),
+        ("__syncwarp(0xffffu);", 96, "a warp intrinsic for a part of a warp"),
+        ("__syncwarp();", 95, "a warp intrinsic for a part of a warp"),
+    ],
+)
+def test_warps_that_part_ways_are_caught(tmp_path: Path, exchange: str, threads: int, place: str) -> None:
+    x, y = np.zeros(96, "float32"), np.zeros(96, "float32")
+    toy = kernels(tmp_path, TURNS.format(exchange=exchange))
+    with cuda_on_host.emulated_device(), pytest.raises(AssertionError, match=f"while others wait at {place}"):
+        toy.tiles("turns", (1, 1, 1), threads, x, y, dtype="float32")
 
 
 BARRIERS = Kernels(gpu_tiles.__file__).text("float").count("__syncthreads();")

@@ -11,11 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import caffe_lite
 from caffe_lite import device as devices
 from caffe_lite.cli import main
+from caffe_lite.cuda import Kernels
 from caffe_lite.errors import DeviceError
 
 GIB = 1 << 30
@@ -49,7 +51,16 @@ class Cupy(types.ModuleType):
             getDeviceCount=count, getDeviceProperties=properties, CUDARuntimeError=CUDARuntimeError,
             runtimeGetVersion=lambda: 13000, driverGetVersion=lambda: 12040,
         )  # fmt: skip
-        self.cuda = types.SimpleNamespace(runtime=runtime, Device=lambda index: OneGpu(self, index))
+        self.broken: Exception | None = None  # what a first computation fails with
+        self.cuda = types.SimpleNamespace(
+            runtime=runtime, Device=lambda index: OneGpu(self, index),
+            device=types.SimpleNamespace(get_cublas_handle=self._compute), compiler=None,
+        )  # fmt: skip
+        self.ones = np.ones
+
+    def _compute(self) -> None:
+        if self.broken:
+            raise self.broken
 
     def get_default_memory_pool(self) -> Any:
         return types.SimpleNamespace(
@@ -138,8 +149,43 @@ def test_cuda_has_no_device(install: Any, cupy: Cupy, message: str) -> None:
 def test_without_a_driver_none_is_named(install: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     cupy = install(Cupy(error=CUDARuntimeError(35, "insufficient")))
     monkeypatch.setattr(cupy.cuda.runtime, "driverGetVersion", lambda: 0)
-    with pytest.raises(DeviceError, match="knows no CUDA: none is loaded"):
+    with pytest.raises(DeviceError, match="no NVIDIA driver is loaded .insufficient.; install one"):
         caffe_lite.set_mode_gpu()
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        (ImportError('Failure finding "libcublasLt.so.13"\nNo such file'), r"finding .libcublasLt.so.13.\); .*cuda13"),
+        (RuntimeError("CuPy failed to load libnvrtc.so.12"), "libnvrtc.so.12.; CuPy needs CUDA's cuBLAS, NVRTC"),
+        (CUDARuntimeError(46, "cudaErrorDevicesUnavailable: busy"), "busy.*whether another process has the GPU"),
+        (MemoryError("Out of memory allocating 512 bytes"), "GPU 0 is out of memory .Out of memory allocating 512"),
+    ],
+    ids=["no cuBLAS", "no NVRTC", "in use", "full"],
+)
+def test_a_gpu_that_cannot_compute_is_refused_at_once(install: Any, broken: Exception, message: str) -> None:
+    """Not by the first layer of a net."""
+    install(Cupy((9, 0))).broken = broken
+    with pytest.raises(DeviceError, match=message) as caught:
+        caffe_lite.set_mode_gpu()
+    assert len(str(caught.value).splitlines()) == 1
+    assert devices.current() is devices.CPU
+
+
+def test_a_kernel_that_does_not_compile_is_named(install: Any, tmp_path: Path) -> None:
+    class CompileException(Exception):
+        """CuPy's."""
+
+    def refuse(name: str) -> None:
+        raise CompileException("nvrtc: error: invalid value for --gpu-architecture (-arch)")
+
+    cupy = install(Cupy((12, 0)))
+    cupy.cuda.compiler = types.SimpleNamespace(CompileException=CompileException)
+    cupy.cuda.runtime.getDevice = lambda: 0
+    cupy.RawModule = lambda **options: types.SimpleNamespace(get_function=refuse)
+    (tmp_path / "toy.cu").write_text('extern "C" __global__ void toy(int n, Dtype* y) {}')
+    with pytest.raises(DeviceError, match="toy.cu does not compile for GPU 0: .*architecture.*\n.*NVRTC.* newer CuPy"):
+        Kernels(str(tmp_path / "toy.py"))("toy", 1, np.zeros(1, "float32"), dtype="float32")
 
 
 def test_a_device_number_that_is_not_there(install: Any) -> None:
@@ -199,7 +245,24 @@ def test_compute_is_an_option(install: Any, tmp_path: Path, capsys: pytest.Captu
         assert main([*command, "--compute", "bf16", "--gpu", "0"]) == 1
         assert "compute 'bf16' needs compute capability 8.0 or more, GPU 0 has 7.0" in capsys.readouterr().err
         assert main([*command, "--compute", "tf32"]) == 1
-        assert "--compute tf32 is for GPUs: give --gpu N too" in capsys.readouterr().err
+        assert "--compute tf32 is for GPUs: give --gpu too" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["classify", "detect"])
+def test_compute_is_an_option_of_pycaffes_commands(
+    command: str, install: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Theirs is a ``--gpu`` without a number; nothing is read before the device is chosen."""
+    install(Cupy((7, 0), (9, 0)))
+    args = [command, str(tmp_path / "in.txt"), str(tmp_path / "out.csv"), "--pretrained_model", "absent.caffemodel"]
+    assert main([*args, "--compute", "bf16", "--gpu"]) == 1
+    assert "compute 'bf16' needs compute capability 8.0 or more, GPU 0 has 7.0" in capsys.readouterr().err
+    assert main([*args, "--compute", "tf32"]) == 1
+    assert "--compute tf32 is for GPUs: give --gpu too" in capsys.readouterr().err
+    caffe_lite.set_device(1)
+    assert main([*args, "--compute", "tf32", "--gpu"]) == 1
+    assert "absent.caffemodel" in capsys.readouterr().err
+    assert (devices.current().index, devices.current().compute) == (1, "tf32")
 
 
 # ---- free memory
