@@ -15,7 +15,7 @@ def add_channel_sums(x: np.ndarray, out: np.ndarray) -> None:
 
 
 @njit(cache=True, parallel=True, fastmath={"reassoc"})  # vectorised: a fixed order, if not that of the numbers
-def _add_channel_sums(x, out):
+def _add_channel_sums(x: np.ndarray, out: np.ndarray) -> None:
     for c in prange(x.shape[1]):
         total = np.float64(0)
         for n in range(x.shape[0]):

@@ -46,7 +46,7 @@ def read_numbers(layer: Layer, values: Any, count: int, what: str, ignore: int |
 
 
 @numba.njit(cache=True)
-def _read(values, count, ignore, numbers):
+def _read(values: np.ndarray, count: int, ignore: int, numbers: np.ndarray) -> int:
     """Fill ``numbers``; the position of the first value that is out of range, -1 if none is."""
     for i in range(values.size):
         if np.trunc(values[i]) == ignore:

@@ -10,7 +10,7 @@ check for a zero divisor undoes the gain.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numba
@@ -19,7 +19,7 @@ from numba.extending import overload
 
 from caffe_lite.blob import Blob
 from caffe_lite.device import Device
-from caffe_lite.layer import Layer
+from caffe_lite.layer import Array, Blobs, Layer
 from caffe_lite.parallel import elementwise
 
 
@@ -32,7 +32,7 @@ class NeuronLayer(Layer):
     exact_bottoms, exact_tops = 1, 1
     in_place = True
 
-    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         top[0].reshape(bottom[0].shape)
 
 
@@ -42,13 +42,13 @@ class InputCopy:
     def __init__(self, layer: Layer) -> None:
         self._copy = Blob((), layer.dtype, layer.device)
 
-    def keep(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def keep(self, bottom: Blobs, top: Blobs) -> None:
         """To be called by forward before it writes."""
         if top[0] is bottom[0]:
             self._copy.reshape(bottom[0].shape)
             self._copy.data[...] = bottom[0].data
 
-    def of(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> Any:
+    def of(self, bottom: Blobs, top: Blobs) -> Array:
         """The array that the last forward read."""
         return self._copy.data if top[0] is bottom[0] else bottom[0].data
 
@@ -56,7 +56,7 @@ class InputCopy:
 PIECE = 1 << 18  # bytes: a few of them fit the second-level cache of a CPU core
 
 
-def in_pieces(device: Device, expression: Callable[..., Any], *arrays: Any) -> None:
+def in_pieces(device: Device, expression: Callable[..., Any], *arrays: Array) -> None:
     """``expression`` of equally large arrays, called with flat views that are all cut at the same places.
 
     On the CPU they are so short that whatever an expression leaves between its steps stays in the
@@ -65,7 +65,7 @@ def in_pieces(device: Device, expression: Callable[..., Any], *arrays: Any) -> N
     """
     step = max(arrays[0].size, 1) if device.is_gpu else PIECE // arrays[0].itemsize
 
-    def stretch(*flat: Any) -> None:
+    def stretch(*flat: Array) -> None:
         with np.errstate(divide="ignore", over="ignore", invalid="ignore"):  # a setting of each thread's own
             for start in range(0, flat[0].size, step):
                 expression(*(array[start : start + step] for array in flat))
@@ -76,11 +76,18 @@ def in_pieces(device: Device, expression: Callable[..., Any], *arrays: Any) -> N
         elementwise(stretch, *arrays)
 
 
-def affine(x: Any, scale: Any, shift: Any) -> Any:
+def affine(x: Array, scale: Any, shift: Any) -> Array:
     """scale x + shift, a new array; ``x`` itself where that changes nothing."""
     if scale != 1:
         x = x * scale
     return x if shift == 0 else x + shift
+
+
+def sign(xp: Any, x: Array, out: Array) -> None:
+    """out = -1, 0 or 1, and a NaN for a NaN, where CuPy 13 has 0; ``out`` may be ``x``."""
+    unknown = xp.isnan(x)
+    xp.sign(x, out=out)
+    xp.copyto(out, math.nan, where=unknown)
 
 
 # ---- for numba kernels. A float32 constant keeps float32 arithmetic float32, and is exact in float64.
@@ -111,11 +118,11 @@ ODD = tuple(np.float32(1 / k) for k in range(17, 0, -2))
 
 
 @overload(exp)
-def _exp(x):
-    if x != numba.float32:
-        return lambda x: math.exp(x)
+def _exp(x: Any) -> Callable[[Any], Any]:  # numba wants x annotated here as in what is returned
+    def exp64(x: Any) -> Any:
+        return math.exp(x)
 
-    def exp32(x):
+    def exp32(x: Any) -> Any:
         # e^x = 2^n e^r with n = round(x / log 2); 2^n in two factors, as it may itself be too large or small.
         clipped = x if x > LOWEST else LOWEST
         clipped = clipped if clipped < HIGHEST else HIGHEST
@@ -130,15 +137,15 @@ def _exp(x):
         result = ((p * (r * r) + r) + ONE) * scale * rest
         return result if x == x else x
 
-    return exp32
+    return exp32 if x == numba.float32 else exp64
 
 
 @overload(log1p)
-def _log1p(x):
-    if x != numba.float32:
-        return lambda x: math.log1p(x)
+def _log1p(x: Any) -> Callable[[Any], Any]:
+    def log1p64(x: Any) -> Any:
+        return math.log1p(x)
 
-    def log1p32(x):
+    def log1p32(x: Any) -> Any:
         # log(1 + x) = 2 artanh(s) = 2 (s + s^3 / 3 + ... + s^17 / 17), s = x / (2 + x) <= 1/3
         s = x / (TWO + x)
         square = s * s
@@ -147,4 +154,4 @@ def _log1p(x):
             total = total * square + coefficient
         return TWO * s * total
 
-    return log1p32
+    return log1p32 if x == numba.float32 else log1p64

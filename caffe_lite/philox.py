@@ -25,7 +25,9 @@ def signed(*words: int | np.uint64) -> tuple[int, ...]:
 
 
 @numba.njit(cache=True, inline="always")
-def philox4x32(c0, c1, c2, c3, k0, k1):
+def philox4x32(
+    c0: np.uint64, c1: np.uint64, c2: np.uint64, c3: np.uint64, k0: np.uint64, k1: np.uint64
+) -> tuple[np.uint64, np.uint64, np.uint64, np.uint64]:
     """Four random words from a counter of four and a key of two; 32-bit words, held in uint64."""
     for _ in range(10):
         p0, p1 = np.uint64(0xD2511F53) * c0, np.uint64(0xCD9E8D57) * c2

@@ -34,6 +34,4 @@ class Timer:
 
 
 def _wait_for_device() -> None:
-    current = device.current()
-    if current.is_gpu and hasattr(current.xp, "cuda"):
-        current.xp.cuda.get_current_stream().synchronize()
+    device.current().synchronize()

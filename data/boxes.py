@@ -31,12 +31,12 @@ def bbox_overlaps(boxes: ArrayLike, query_boxes: ArrayLike) -> Float64:
 
 
 @numba.njit(cache=True, nogil=True)
-def _area(box):
+def _area(box: np.ndarray) -> float:
     return (box[2] - box[0] + 1.0) * (box[3] - box[1] + 1.0)
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
-def _overlap(box, area, other, other_area):
+def _overlap(box: np.ndarray, area: float, other: np.ndarray, other_area: float) -> float:
     """Intersection over union of two boxes of these areas."""
     w = min(box[2], other[2]) - max(box[0], other[0]) + 1.0
     if w <= 0.0:
@@ -48,7 +48,7 @@ def _overlap(box, area, other, other_area):
 
 
 @numba.njit(cache=True, nogil=True)
-def _overlaps(boxes, query, out):
+def _overlaps(boxes: np.ndarray, query: np.ndarray, out: np.ndarray) -> None:
     for m in range(query.shape[0]):
         area = _area(query[m])
         for n in range(boxes.shape[0]):
@@ -69,7 +69,7 @@ def best_overlaps(boxes: ArrayLike, query_boxes: ArrayLike) -> tuple[Float64, ND
 
 
 @numba.njit(cache=True, nogil=True)
-def _best_overlaps(boxes, query, best, which):
+def _best_overlaps(boxes: np.ndarray, query: np.ndarray, best: np.ndarray, which: np.ndarray) -> None:
     for n in range(boxes.shape[0]):
         area = _area(boxes[n])
         for m in range(query.shape[0]):

@@ -241,7 +241,7 @@ def _greedy_overlaps(boxes: np.ndarray, gt: np.ndarray) -> np.ndarray:
 
 
 @numba.njit(cache=True)
-def _match_greedily(iou, found):
+def _match_greedily(iou: np.ndarray, found: np.ndarray) -> None:
     """Largest of (G, R) ``iou`` again and again; ties as in the original: first ground truth, first candidate.
 
     An object's best candidate is looked up anew only when another object took it.

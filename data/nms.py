@@ -24,7 +24,7 @@ def nms(dets: NDArray[np.floating], thresh: float) -> NDArray[np.int64]:
 
 
 @numba.njit(cache=True)
-def _nms(boxes, order, thresh):
+def _nms(boxes: np.ndarray, order: np.ndarray, thresh: float) -> np.ndarray:
     one, zero = np.float32(1), np.float32(0)  # plain 1 and 0 would make float64 of everything
     count = boxes.shape[0]
     areas = (boxes[:, 2] - boxes[:, 0] + one) * (boxes[:, 3] - boxes[:, 1] + one)

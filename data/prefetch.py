@@ -20,14 +20,14 @@ import copy
 import math
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from caffe_lite.errors import DataError
-from caffe_lite.layer import Layer
+from caffe_lite.layer import Blobs, Flags, Layer
 
 T = TypeVar("T")
 
@@ -185,10 +185,10 @@ class PrefetchingLayer(Layer):
         self._ahead: ReadAhead[Batch] | None = None
         self.minibatch_images: list[str] = []
 
-    def reshape(self, bottom: Sequence[Any], top: Sequence[Any]) -> None:
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         """Nothing: forward gives the tops the shape of the batch."""
 
-    def forward(self, bottom: Sequence[Any], top: Sequence[Any]) -> None:
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         batch = self._next()
         for blob, array in zip(top, batch.arrays, strict=True):
             blob.reshape(array.shape)
@@ -199,7 +199,7 @@ class PrefetchingLayer(Layer):
         if self._ahead is not None:
             self._submit(self._ahead)
 
-    def backward(self, top: Sequence[Any], propagate_down: Sequence[bool], bottom: Sequence[Any]) -> None:
+    def backward(self, top: Blobs, propagate_down: Flags, bottom: Blobs) -> None:
         """Nothing: there is no bottom."""
 
     def state(self) -> dict[str, Any]:

@@ -193,7 +193,9 @@ def _difficult(image: str, gt: Mapping[str, Any]) -> NDArray[np.bool_]:
 
 
 @numba.njit(cache=True)
-def _match(boxes, spans, gt_boxes, difficult, thresh):
+def _match(
+    boxes: np.ndarray, spans: np.ndarray, gt_boxes: np.ndarray, difficult: np.ndarray, thresh: float
+) -> np.ndarray:
     """1 right, 0 wrong, -1 does not count, for each of the boxes, which stand best first."""
     verdict = np.zeros(boxes.shape[0], dtype=np.int8)
     taken = np.zeros(gt_boxes.shape[0], dtype=np.bool_)

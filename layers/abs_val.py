@@ -8,8 +8,10 @@ The gradient is sign(x) dy, 0 at x = 0. Where x is a NaN so is the gradient (in 
 from __future__ import annotations
 
 import numba
+import numpy as np
 
-from caffe_lite.neuron import ONE, NeuronLayer
+from caffe_lite.layer import Blobs, Flags
+from caffe_lite.neuron import ONE, NeuronLayer, sign
 from caffe_lite.parallel import elementwise
 from caffe_lite.registry import register_layer
 
@@ -18,22 +20,22 @@ from caffe_lite.registry import register_layer
 class AbsVal(NeuronLayer):
     in_place = False
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         elementwise(self.xp.absolute, bottom[0].data, top[0].data)
 
-    def backward_cpu(self, top, propagate_down, bottom):
+    def backward_cpu(self, top: Blobs, propagate_down: Flags, bottom: Blobs) -> None:
         if propagate_down[0]:
             elementwise(_backward, bottom[0].data, top[0].diff, bottom[0].diff)
 
-    def backward_gpu(self, top, propagate_down, bottom):
+    def backward_gpu(self, top: Blobs, propagate_down: Flags, bottom: Blobs) -> None:
         if propagate_down[0]:
             dx = bottom[0].diff
-            self.xp.sign(bottom[0].data, out=dx)
+            sign(self.xp, bottom[0].data, dx)
             dx *= top[0].diff
 
 
 @numba.njit(cache=True, nogil=True)
-def _backward(x, dy, dx):
+def _backward(x: np.ndarray, dy: np.ndarray, dx: np.ndarray) -> None:
     for i in range(x.size):
         sign = x[i] - x[i]  # 0, or a NaN; selected from below rather than branched over
         sign = ONE if x[i] > 0 else sign

@@ -20,7 +20,7 @@ import numpy as np
 
 from caffe_lite.cuda import Kernels
 from caffe_lite.labels import BAD, IGNORED, read_numbers
-from caffe_lite.layer import Layer
+from caffe_lite.layer import Array, Blobs, Flags, Layer
 from caffe_lite.registry import register_layer
 
 kernels = Kernels(__file__)
@@ -33,20 +33,20 @@ class Accuracy(Layer):
     exact_bottoms = 2
     min_tops, max_tops = 1, 2
 
-    def setup(self, bottom, top):
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
         p = self.param.accuracy_param
         self.check(p.top_k > 0, f"top_k must be > 0, got {p.top_k}")
         self.top_k = p.top_k
         self.ignore = p.ignore_label if p.HasField("ignore_label") else None
 
-    def example(self, bottom_index, bottom, rng):
+    def example(self, bottom_index: int, bottom: Blobs, rng: np.random.Generator) -> np.ndarray | None:
         return (
             rng.integers(0, bottom[0].shape[self.param.accuracy_param.axis], bottom[1].shape)
             if bottom_index == 1
             else None
         )
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         axis = self.canonical_axis(bottom[0], self.param.accuracy_param.axis)
         shape = bottom[0].shape
         self.check_shape(
@@ -63,7 +63,7 @@ class Accuracy(Layer):
         if len(top) == 2:
             top[1].reshape(shape[axis])
 
-    def forward_cpu(self, bottom, top):
+    def forward_cpu(self, bottom: Blobs, top: Blobs) -> None:
         labels = read_numbers(self, bottom[1].data.reshape(-1), self.rows[1], "label of row", self.ignore)
         verdicts = self.device.workspace("accuracy", labels.shape, "int32")
         _judge(bottom[0].data.reshape(self.rows), labels, self.top_k, verdicts)
@@ -74,7 +74,7 @@ class Accuracy(Layer):
             rows = np.bincount(classes, minlength=self.rows[1])
             top[1].data[...] = np.bincount(classes, right, minlength=self.rows[1]) / np.maximum(rows, 1)
 
-    def forward_gpu(self, bottom, top):
+    def forward_gpu(self, bottom: Blobs, top: Blobs) -> None:
         outer, classes, inner = self.rows
         verdicts = self.device.workspace("accuracy", (outer * inner,), "int32")
         ignored = NOBODY if self.ignore is None else self.ignore
@@ -88,13 +88,13 @@ class Accuracy(Layer):
                 "accuracy_per_class", classes, verdicts, verdicts.size, bottom[1].data, top[1].data, dtype=self.dtype
             )
 
-    def _mean(self, verdicts, top):
+    def _mean(self, verdicts: Array, top: Blobs) -> None:
         right, counts = (verdicts == RIGHT).sum(), (verdicts != IGNORED).sum()
         top[0].data[...] = right / self.xp.maximum(counts, 1)
         if self.device.is_gpu:
             top[0].data[...] += self.xp.where((verdicts == BAD).any(), np.nan, 0)
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Blobs, propagate_down: Flags, bottom: Blobs) -> None:
         self.check(not any(propagate_down), "has no gradient: write propagate_down: false for its bottoms")
 
     def allow_force_backward(self, bottom_index: int) -> bool:
@@ -102,7 +102,7 @@ class Accuracy(Layer):
 
 
 @numba.njit(cache=True)
-def _judge(scores, labels, top_k, verdicts):
+def _judge(scores: np.ndarray, labels: np.ndarray, top_k: int, verdicts: np.ndarray) -> None:
     _, classes, inner = scores.shape
     for row in range(labels.size):
         label = labels[row]

@@ -16,8 +16,9 @@ Differs from Caffe: force_backward passes this layer by; top_k is checked again 
 from __future__ import annotations
 
 import numba
+import numpy as np
 
-from caffe_lite.layer import Layer
+from caffe_lite.layer import Array, Blobs, Flags, Layer
 from caffe_lite.registry import register_layer
 
 
@@ -25,7 +26,7 @@ from caffe_lite.registry import register_layer
 class ArgMax(Layer):
     exact_bottoms, exact_tops = 1, 1
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         p, shape = self.param.argmax_param, bottom[0].shape
         self.check(p.top_k > 0, f"top_k must be > 0, got {p.top_k}")
         self.along_axis = p.HasField("axis")
@@ -44,7 +45,7 @@ class ArgMax(Layer):
         )
         top[0].reshape(new)
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         p = self.param.argmax_param
         outer, _, inner = self.dims
         index, value = self._largest(bottom[0].data.reshape(self.dims), (outer, p.top_k, inner))
@@ -54,7 +55,7 @@ class ArgMax(Layer):
             y = top[0].data.reshape(outer, 2, p.top_k, 1)
             y[:, 0], y[:, 1] = index, value
 
-    def _largest(self, x, shape):
+    def _largest(self, x: Array, shape: tuple[int, int, int]) -> tuple[Array, Array]:
         """(indices, values), both (outer, top_k, inner), of the largest values along axis 1 of ``x``."""
         xp, k = self.xp, shape[1]
         if not self.device.is_gpu:
@@ -67,7 +68,7 @@ class ArgMax(Layer):
             index = xp.argsort(x, axis=1, kind="stable")[:, ::-1][:, :k]
         return index, xp.take_along_axis(x, index, axis=1)
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Blobs, propagate_down: Flags, bottom: Blobs) -> None:
         self.check(not any(propagate_down), "has no gradient: write propagate_down: false for its bottom")
 
     def allow_force_backward(self, bottom_index: int) -> bool:
@@ -75,7 +76,7 @@ class ArgMax(Layer):
 
 
 @numba.njit(cache=True)
-def _largest(x, index, value):
+def _largest(x: np.ndarray, index: np.ndarray, value: np.ndarray) -> None:
     outer, dim, inner = x.shape
     k = index.shape[1]
     for o in range(outer):

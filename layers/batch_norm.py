@@ -19,15 +19,13 @@ statistics of is an error. In place x is kept for backward rather than y; not in
 
 from __future__ import annotations
 
-from typing import Any
-
 import numba
 import numpy as np
 
 from caffe_lite.blob import Blob
 from caffe_lite.cuda import Kernels
 from caffe_lite.device import Device
-from caffe_lite.layer import Layer
+from caffe_lite.layer import Array, Blobs, Flags, Layer
 from caffe_lite.layers.bias import channel_dots, channel_sums
 from caffe_lite.registry import register_layer
 from caffe_lite.simd import LANES, load, store, zeros
@@ -41,7 +39,7 @@ class BatchNorm(Layer):
     in_place = True
     learns_nothing = True
 
-    def setup(self, bottom, top):
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
         p = self.param.batch_norm_param
         self.global_stats = p.use_global_stats if p.HasField("use_global_stats") else self.phase == 1
         self.channels = self._channels(bottom[0])
@@ -56,11 +54,11 @@ class BatchNorm(Layer):
         self.deviation = self.xp.ones(self.channels, self.dtype)
         self.x_before = Blob((), self.dtype, self.device)  # in place: what forward overwrote
 
-    def _channels(self, blob):
+    def _channels(self, blob: Blob) -> int:
         self.check_shape(blob.shape, "needs a bottom of at least one axis, got shape ()")
         return blob.shape[1] if len(blob.shape) > 1 else 1
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         channels, shape = self._channels(bottom[0]), bottom[0].shape
         self.check_shape(
             channels == self.channels, f"bottom has {channels} channels (axis 1), not {self.channels}: shape {shape}"
@@ -70,7 +68,7 @@ class BatchNorm(Layer):
         if top[0] is bottom[0] and not self.global_stats:
             self.x_before.reshape(shape)
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         x, y = bottom[0].data.reshape(self.dims), top[0].data.reshape(self.dims)
         if self.global_stats:
             total = self.blobs[2].data
@@ -90,17 +88,17 @@ class BatchNorm(Layer):
         self.deviation[...] = self._deviation(variance)
         y /= self.deviation[:, None]
 
-    def _deviation(self, variance):
+    def _deviation(self, variance: Array) -> Array:
         return self.xp.sqrt(variance + self.param.batch_norm_param.eps)
 
-    def _update_averages(self, variance, values):
+    def _update_averages(self, variance: Array, values: int) -> None:
         unbiased = values / (values - 1) if values > 1 else 1.0
         for blob, new in zip(self.blobs, (self.mean, variance * unbiased, 1), strict=True):
             average = blob.data
             average *= self.param.batch_norm_param.moving_average_fraction
             average += new
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Blobs, propagate_down: Flags, bottom: Blobs) -> None:
         if not propagate_down[0]:
             return
         dy, dx = top[0].diff.reshape(self.dims), bottom[0].diff.reshape(self.dims)
@@ -114,7 +112,7 @@ class BatchNorm(Layer):
 # ---- (outer, channels, inner) arrays, one mean and deviation a channel; MVN uses the second too
 
 
-def normalize(device: Device, x: Any, mean: Any, deviation: Any, y: Any) -> None:
+def normalize(device: Device, x: Array, mean: Array, deviation: Array, y: Array) -> None:
     """y = (x - mean) / deviation."""
     if device.is_gpu:
         kernels("batch_norm_forward", x.size, x, mean, deviation, *x.shape[1:], y, dtype=x.dtype)
@@ -123,7 +121,7 @@ def normalize(device: Device, x: Any, mean: Any, deviation: Any, y: Any) -> None
         _forward(x.reshape(rows), mean, deviation, y.reshape(rows))
 
 
-def normalize_backward(device: Device, dy: Any, x: Any, mean: Any, deviation: Any, dx: Any) -> None:
+def normalize_backward(device: Device, dy: Array, x: Array, mean: Array, deviation: Array, dx: Array) -> None:
     """dx for y = (x - mean) / deviation, mean and deviation being those of x itself. dx may be dy."""
     if not dy.size:
         return
@@ -150,7 +148,7 @@ def normalize_backward(device: Device, dy: Any, x: Any, mean: Any, deviation: An
 
 
 @numba.njit(cache=True)
-def _forward(x, mean, deviation, y):
+def _forward(x: np.ndarray, mean: np.ndarray, deviation: np.ndarray, y: np.ndarray) -> None:
     inner = x.shape[1] // mean.size
     for n in range(x.shape[0]):
         if inner == 1:
@@ -165,7 +163,7 @@ def _forward(x, mean, deviation, y):
 
 
 @numba.njit(cache=True)
-def _sums(dy, x, mean, total, dot):
+def _sums(dy: np.ndarray, x: np.ndarray, mean: np.ndarray, total: np.ndarray, dot: np.ndarray) -> None:
     """total = sum of dy, dot = sum of dy (x - mean), for each channel."""
     inner = x.shape[1] // mean.size
     total[:] = 0
@@ -198,7 +196,10 @@ def _sums(dy, x, mean, total, dot):
 
 
 @numba.njit(cache=True)
-def _backward(dy, x, mean, mean_dy, slope, inverse, dx):
+def _backward(
+    dy: np.ndarray, x: np.ndarray, mean: np.ndarray, mean_dy: np.ndarray,
+    slope: np.ndarray, inverse: np.ndarray, dx: np.ndarray,
+) -> None:  # fmt: skip
     inner = dy.shape[1] // slope.size
     for n in range(dy.shape[0]):
         if inner == 1:

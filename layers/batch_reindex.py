@@ -13,14 +13,13 @@ CPU; on a GPU, which is not asked for its verdict, it makes its item of the top 
 
 from __future__ import annotations
 
-from typing import Any
-
 import numba
 import numpy as np
 
+from caffe_lite.blob import Blob
 from caffe_lite.cuda import Kernels
 from caffe_lite.labels import read_numbers
-from caffe_lite.layer import Layer
+from caffe_lite.layer import Array, Blobs, Flags, Layer
 from caffe_lite.registry import register_layer
 
 kernels = Kernels(__file__)
@@ -33,23 +32,23 @@ class BatchReindex(Layer):
     def allow_force_backward(self, bottom_index: int) -> bool:
         return bottom_index == 0
 
-    def example(self, bottom_index, bottom, rng):
+    def example(self, bottom_index: int, bottom: Blobs, rng: np.random.Generator) -> np.ndarray | None:
         return rng.integers(0, bottom[0].shape[0], bottom[1].shape) if bottom_index == 1 else None
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         data, index = bottom
         self.check_shape(data.shape, "data (bottom 0) must have at least one axis, got shape ()")
         self.check_shape(len(index.shape) == 1, f"index (bottom 1) must have shape (M,), got {index.shape}")
         top[0].reshape(index.shape + data.shape[1:])
 
     @staticmethod
-    def _rows(blob, part):
+    def _rows(blob: Blob, part: str) -> Array:
         return getattr(blob, part).reshape(blob.shape[0], blob.count_of(1))
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         gather_rows(self, self._rows(bottom[0], "data"), bottom[1].data, self._rows(top[0], "data"))
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Blobs, propagate_down: Flags, bottom: Blobs) -> None:
         self.check(
             not propagate_down[1],
             "the index (bottom 1) has no gradient: write propagate_down: true propagate_down: false",
@@ -60,7 +59,7 @@ class BatchReindex(Layer):
             add_rows(self, self._rows(top[0], "diff"), bottom[1].data, dx)
 
 
-def gather_rows(layer: Layer, x: Any, index: Any, y: Any, bias: Any = None) -> None:
+def gather_rows(layer: Layer, x: Array, index: Array, y: Array, bias: Array | None = None) -> None:
     """y[i] = x[index[i]] + bias for ``x`` (R, K), ``y`` (M, K), ``bias`` (K,) or None, M floats ``index``.
 
     Raises:
@@ -77,7 +76,7 @@ def gather_rows(layer: Layer, x: Any, index: Any, y: Any, bias: Any = None) -> N
         y += bias
 
 
-def add_rows(layer: Layer, dy: Any, index: Any, dx: Any) -> None:
+def add_rows(layer: Layer, dy: Array, index: Array, dx: Array) -> None:
     """dx[index[i]] += dy[i], in the order of i on every device; ``dx`` (R, K), ``dy`` (M, K), M floats ``index``.
 
     Raises:
@@ -98,7 +97,7 @@ def add_rows(layer: Layer, dy: Any, index: Any, dx: Any) -> None:
 
 
 @numba.njit(cache=True)
-def _add_rows(dy, numbers, dx):
+def _add_rows(dy: np.ndarray, numbers: np.ndarray, dx: np.ndarray) -> None:
     for i in range(numbers.size):
         for j in range(dx.shape[1]):
             dx[numbers[i], j] += dy[i, j]

@@ -21,7 +21,7 @@ import numpy as np
 
 from caffe_lite.blob import Blob
 from caffe_lite.device import Device
-from caffe_lite.layer import Layer
+from caffe_lite.layer import Array, Blobs, Flags, Layer
 from caffe_lite.registry import register_layer
 
 
@@ -30,23 +30,23 @@ class Bias(Layer):
     min_bottoms, max_bottoms, exact_tops = 1, 2, 1
     in_place = True
 
-    def setup(self, bottom, top):
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
         p = self.param.bias_param
         if len(bottom) == 1:
             self.add_param(covered_shape(self, bottom[0], p), p.filler if p.HasField("filler") else None)
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         self.dims = outer_dim_inner(self, bottom[0], self._bias(bottom), self.param.bias_param.axis, "bias")
         top[0].reshape(bottom[0].shape)
 
-    def _bias(self, bottom):
+    def _bias(self, bottom: Blobs) -> Blob:
         return bottom[1] if len(bottom) == 2 else self.blobs[0]
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         x, b, y = bottom[0].data, self._bias(bottom).data, top[0].data
         scale_and_shift(self.device, x.reshape(self.dims), None, b, y.reshape(self.dims))
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Blobs, propagate_down: Flags, bottom: Blobs) -> None:
         dy = top[0].diff
         if propagate_down[0] and top[0] is not bottom[0]:
             bottom[0].diff[...] = dy
@@ -84,7 +84,7 @@ def outer_dim_inner(layer: Layer, x: Blob, b: Blob, axis: int, what: str) -> tup
     return x.count_of(0, start), b.count, x.count_of(end)
 
 
-def scale_and_shift(device: Device, x: Any, scale: Any, shift: Any, y: Any) -> None:
+def scale_and_shift(device: Device, x: Array, scale: Array | None, shift: Array | None, y: Array) -> None:
     """y = scale x + shift; x and y (outer, dim, inner), scale and shift dim values, or None for 1 and 0."""
     xp, dim = device.xp, x.shape[1]
     if not device.is_gpu:
@@ -100,7 +100,7 @@ def scale_and_shift(device: Device, x: Any, scale: Any, shift: Any, y: Any) -> N
 
 
 @numba.njit(cache=True)
-def _scale_and_shift(x, scale, shift, y):
+def _scale_and_shift(x: np.ndarray, scale: np.ndarray, shift: np.ndarray, y: np.ndarray) -> None:
     inner = x.shape[1] // max(scale.size, 1)
     for n in range(x.shape[0]):
         if inner == 1:  # after an InnerProduct: vectorised over dim instead
@@ -114,7 +114,7 @@ def _scale_and_shift(x, scale, shift, y):
                     out[i] = row[i] * s + t
 
 
-def channel_sums(x: Any) -> Any:
+def channel_sums(x: Array) -> Array:
     """Sum of ``x`` (outer, dim, inner) over outer and inner: (dim,)."""
     if len(x) == 1:
         return x[0].sum(axis=1)
@@ -122,7 +122,7 @@ def channel_sums(x: Any) -> Any:
     return x.sum(axis=0).sum(axis=1)
 
 
-def channel_dots(device: Device, x: Any, y: Any) -> Any:
+def channel_dots(device: Device, x: Array, y: Array) -> Array:
     """Sum of ``x * y``, both (outer, dim, inner), over outer and inner: (dim,)."""
     if device.is_gpu:
         product = device.workspace("channel_dots", x.shape, x.dtype)

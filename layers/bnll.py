@@ -12,6 +12,7 @@ import numba
 import numpy as np
 
 from caffe_lite.cuda import Kernels
+from caffe_lite.layer import Blobs, Flags
 from caffe_lite.neuron import InputCopy, NeuronLayer, exp, log1p
 from caffe_lite.parallel import elementwise
 from caffe_lite.registry import register_layer
@@ -22,36 +23,36 @@ ZERO, ONE = np.float32(0), np.float32(1)
 
 @register_layer("BNLL")
 class BNLL(NeuronLayer):
-    def setup(self, bottom, top):
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
         self.input = InputCopy(self)
 
-    def forward_cpu(self, bottom, top):
+    def forward_cpu(self, bottom: Blobs, top: Blobs) -> None:
         self.input.keep(bottom, top)
         elementwise(_forward, bottom[0].data, top[0].data)
 
-    def forward_gpu(self, bottom, top):
+    def forward_gpu(self, bottom: Blobs, top: Blobs) -> None:
         self.input.keep(bottom, top)
         kernels("bnll_forward", top[0].count, bottom[0].data, top[0].data, dtype=self.dtype)
 
-    def backward_cpu(self, top, propagate_down, bottom):
+    def backward_cpu(self, top: Blobs, propagate_down: Flags, bottom: Blobs) -> None:
         if propagate_down[0]:
             x, dy, dx = self.input.of(bottom, top), top[0].diff, bottom[0].diff
             elementwise(_backward, x, dy, dx)
 
-    def backward_gpu(self, top, propagate_down, bottom):
+    def backward_gpu(self, top: Blobs, propagate_down: Flags, bottom: Blobs) -> None:
         if propagate_down[0]:
             x, dy, dx = self.input.of(bottom, top), top[0].diff, bottom[0].diff
             kernels("bnll_backward", bottom[0].count, x, dy, dx, dtype=self.dtype)
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def _forward(x, y):
+def _forward(x: np.ndarray, y: np.ndarray) -> None:
     for i in range(x.size):
         positive = ZERO if x[i] < ZERO else x[i]  # a NaN stays one
         y[i] = positive + log1p(exp(-abs(x[i])))
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def _backward(x, dy, dx):
+def _backward(x: np.ndarray, dy: np.ndarray, dx: np.ndarray) -> None:
     for i in range(x.size):
         dx[i] = dy[i] / (ONE + exp(-x[i]))

@@ -10,7 +10,9 @@ its memory with the top.
 
 from __future__ import annotations
 
-from caffe_lite.layer import Layer
+from collections.abc import Iterator
+
+from caffe_lite.layer import Blobs, Flags, Layer
 from caffe_lite.registry import register_layer
 
 
@@ -18,12 +20,12 @@ from caffe_lite.registry import register_layer
 class Concat(Layer):
     min_bottoms, exact_tops = 1, 1
 
-    def setup(self, bottom, top):
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
         p = self.param.concat_param
         both = p.HasField("axis") and p.HasField("concat_dim")
         self.check(not both, "give axis or concat_dim, not both (concat_dim is the older name)")
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         p = self.param.concat_param
         first = bottom[0].shape
         axis = self.canonical_axis(bottom[0], p.concat_dim if p.HasField("concat_dim") else p.axis)
@@ -42,7 +44,7 @@ class Concat(Layer):
             top[0].share_diff(bottom[0])
         self.axis = axis
 
-    def _slices(self, bottom):
+    def _slices(self, bottom: Blobs) -> Iterator[tuple[slice, ...]]:
         """Where each bottom lies in the top."""
         start = 0
         for blob in bottom:
@@ -50,13 +52,13 @@ class Concat(Layer):
             yield (slice(None),) * self.axis + (slice(start, stop),)
             start = stop
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         if len(bottom) == 1:
             return
         for blob, where in zip(bottom, self._slices(bottom), strict=True):
             top[0].data[where] = blob.data
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Blobs, propagate_down: Flags, bottom: Blobs) -> None:
         if len(bottom) == 1:
             return
         for blob, where, wanted in zip(bottom, self._slices(bottom), propagate_down, strict=True):

@@ -16,7 +16,9 @@ Differs from Caffe: the number of pairs is checked; the loss is summed in double
 
 from __future__ import annotations
 
-from caffe_lite.layer import LossLayer
+import numpy as np
+
+from caffe_lite.layer import Array, Blobs, Flags, LossLayer
 from caffe_lite.registry import register_layer
 
 EPSILON = 1e-4
@@ -29,13 +31,13 @@ class ContrastiveLoss(LossLayer):
     def allow_force_backward(self, bottom_index: int) -> bool:
         return bottom_index != 2
 
-    def example(self, bottom_index, bottom, rng):
+    def example(self, bottom_index: int, bottom: Blobs, rng: np.random.Generator) -> np.ndarray | None:
         return rng.integers(0, 2, bottom[2].shape) if bottom_index == 2 else None
 
-    def gradient_caveat(self, bottom):
+    def gradient_caveat(self, bottom: Blobs) -> str:
         return "the rule divides by d + 1e-4, not by d, where a dissimilar pair lies within the margin"
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         a, b, similar = bottom
         for i, blob in enumerate((a, b)):
             flat = len(blob.shape) in (1, 2, 3, 4) and all(size == 1 for size in blob.shape[2:])
@@ -48,12 +50,12 @@ class ContrastiveLoss(LossLayer):
         )
         top[0].reshape(())
 
-    def _pairs(self, bottom):
+    def _pairs(self, bottom: Blobs) -> tuple[Array, Array, Array]:
         """a and b, (N, C), and which pairs are alike, (N,)."""
         a, b, similar = (blob.data for blob in bottom)
         return a.reshape(self.pairs), b.reshape(self.pairs), self.xp.trunc(similar.reshape(-1)) != 0
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         xp, p = self.xp, self.param.contrastive_loss_param
         a, b, similar = self._pairs(bottom)
         difference = self.device.workspace("contrastive_loss", self.pairs, self.dtype)
@@ -66,7 +68,7 @@ class ContrastiveLoss(LossLayer):
         losses = xp.where(similar, self.squared, apart)
         top[0].data[...] = losses.sum(dtype="float64") / (2 * max(self.pairs[0], 1))
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Blobs, propagate_down: Flags, bottom: Blobs) -> None:
         xp, p = self.xp, self.param.contrastive_loss_param
         a, b, similar = self._pairs(bottom)
         if propagate_down[2]:

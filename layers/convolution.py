@@ -16,6 +16,7 @@ the padded bottom is an error; an in-place ReLU that comes next is done here, as
 from __future__ import annotations
 
 from caffe_lite.im2col import Geometry, Sizes
+from caffe_lite.layer import Blobs, Flags
 from caffe_lite.layers.base_convolution import BaseConvolution
 from caffe_lite.registry import register_layer
 
@@ -27,7 +28,7 @@ class Convolution(BaseConvolution):
     def make_geometry(self, size: Sizes) -> Geometry:
         return Geometry(size, *self.sizes)
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         bias = self.blobs[1].data if len(self.blobs) == 2 else None
         if not top[0].count:
             return
@@ -36,7 +37,7 @@ class Convolution(BaseConvolution):
             for b, t in zip(bottom, top, strict=True):
                 self.convolve(self.flat(b), c0, packed, bias, self.flat(t), k0, self.fused_relu)
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Blobs, propagate_down: Flags, bottom: Blobs) -> None:
         if not top[0].count:
             return
         for t, b, wanted in zip(top, bottom, propagate_down, strict=True):

@@ -11,7 +11,7 @@ thread, bound by memory: PyTorch's takes half its time on two.
 
 from __future__ import annotations
 
-from caffe_lite.layer import Layer
+from caffe_lite.layer import Blobs, Flags, Layer
 from caffe_lite.registry import register_layer
 
 
@@ -19,7 +19,7 @@ from caffe_lite.registry import register_layer
 class Crop(Layer):
     exact_bottoms, exact_tops = 2, 1
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         p, shape, size = self.param.crop_param, bottom[0].shape, bottom[1].shape
         axis = self.canonical_axis(bottom[0], p.axis)
         self.check_shape(
@@ -42,10 +42,10 @@ class Crop(Layer):
             self.part += (slice(offset, offset + size[i]),)
         top[0].reshape(*shape[:axis], *size[axis : len(shape)])
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         top[0].data[...] = bottom[0].data[self.part]
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Blobs, propagate_down: Flags, bottom: Blobs) -> None:
         if propagate_down[0]:
             dx = bottom[0].diff
             dx[...] = 0

@@ -14,10 +14,14 @@ does not look at any more, decodes to colour as transform_param.force_color does
 from __future__ import annotations
 
 import logging
+from typing import Any
+
+import numpy as np
 
 from caffe_lite.data.databases import BACKENDS, Records, show_key
-from caffe_lite.data.prefetch import BatchReader, PrefetchingLayer, generator_state, set_generator_state
+from caffe_lite.data.prefetch import Batch, BatchReader, PrefetchingLayer, generator_state, set_generator_state
 from caffe_lite.data.transformer import Transformer, datum_to_array, parse_datum
+from caffe_lite.layer import Blobs
 from caffe_lite.registry import register_layer
 
 log = logging.getLogger("caffe_lite")
@@ -27,7 +31,7 @@ log = logging.getLogger("caffe_lite")
 class Data(PrefetchingLayer):
     min_tops, max_tops = 1, 2
 
-    def setup(self, bottom, top):
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
         p = self.param.data_param
         self.check(p.batch_size > 0, "batch_size must be > 0: give it in data_param")
         if p.rand_skip:
@@ -46,13 +50,13 @@ class Data(PrefetchingLayer):
 class DatumReader(BatchReader):
     """Batches of ``tops`` arrays out of ``records``."""
 
-    def __init__(self, records, transformer, batch_size, tops):
+    def __init__(self, records: Records, transformer: Transformer, batch_size: int, tops: int) -> None:
         self.records = records
         self.transformer = transformer
         self.batch_size = batch_size
         self.tops = tops
 
-    def fill(self, batch):
+    def fill(self, batch: Batch) -> None:
         arrays = []
         for i in range(self.batch_size):
             image, label, where = self._decode(*self.records.read())
@@ -63,26 +67,26 @@ class DatumReader(BatchReader):
                 arrays[1][i] = label
             batch.images.append(where)
 
-    def peek(self):
+    def peek(self) -> tuple[np.ndarray, str]:
         """(image (C, H, W), where) of the next record, which stays the next."""
         key = self.records.key
         image, _, where = self._decode(*self.records.read())
         self.records.seek(key)
         return image, where
 
-    def shapes(self, image, where):
+    def shapes(self, image: np.ndarray, where: str) -> list[tuple[int, ...]]:
         """The shapes of the batch that begins with ``image``."""
         n = self.batch_size
         return [(n, *self.transformer.shape_of(image.shape, where)), (n,)][: self.tops]
 
-    def _decode(self, key, value):
+    def _decode(self, key: bytes, value: bytes) -> tuple[np.ndarray, int, str]:
         where = f"{self.records.path}: record {show_key(key)}"
         datum = parse_datum(value, where)
         return datum_to_array(datum, self.transformer.color, where), datum.label, where
 
-    def place(self):
+    def place(self) -> dict[str, Any]:
         return {"key": self.records.key.decode("latin-1"), "random": generator_state(self.transformer.rng)}
 
-    def go_to(self, place):
+    def go_to(self, place: dict[str, Any]) -> None:
         self.records.seek(place["key"].encode("latin-1"))
         set_generator_state(self.transformer.rng, place["random"])

@@ -16,6 +16,7 @@ Differs from Caffe: ``engine: CUDNN`` is the same as DEFAULT; a pad that leaves 
 from __future__ import annotations
 
 from caffe_lite.im2col import Geometry, Sizes
+from caffe_lite.layer import Blobs, Flags
 from caffe_lite.layers.base_convolution import BaseConvolution
 from caffe_lite.registry import register_layer
 
@@ -28,7 +29,7 @@ class Deconvolution(BaseConvolution):
         every = zip(size, *self.sizes, strict=True)
         return Geometry(tuple(s * (n - 1) + d * (k - 1) + 1 - 2 * p for n, k, s, p, d in every), *self.sizes)
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         if not top[0].count:
             return
         for b, t in zip(bottom, top, strict=True):
@@ -38,7 +39,7 @@ class Deconvolution(BaseConvolution):
             if len(self.blobs) == 2:
                 y += self.blobs[1].data.reshape(-1, *[1] * self.axes)
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Blobs, propagate_down: Flags, bottom: Blobs) -> None:
         if not top[0].count:
             return
         for t, b in zip(top, bottom, strict=True):

@@ -21,7 +21,7 @@ import numpy as np
 
 from caffe_lite.blob import Blob
 from caffe_lite.cuda import Kernels
-from caffe_lite.layer import Layer
+from caffe_lite.layer import Array, Blobs, Flags, Layer
 from caffe_lite.parallel import elementwise
 from caffe_lite.philox import WORD, draw_key, philox4x32, signed
 from caffe_lite.registry import register_layer
@@ -34,7 +34,7 @@ class Dropout(Layer):
     exact_bottoms, exact_tops = 1, 1
     in_place = True
 
-    def setup(self, bottom, top):
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
         p = self.param.dropout_param
         self.check(0 <= p.dropout_ratio < 1, f"dropout_ratio must be in [0, 1), got {p.dropout_ratio:g}")
         self.drops = self.phase == 0 and p.dropout_ratio > 0
@@ -48,19 +48,19 @@ class Dropout(Layer):
             self.scale = kept
         self.mask = Blob((), "uint8", self.device)  # forward saves it for backward
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         top[0].reshape(bottom[0].shape)
         if self.drops:
             self.mask.reshape(bottom[0].shape)
 
-    def forward_cpu(self, bottom, top):
+    def forward_cpu(self, bottom: Blobs, top: Blobs) -> None:
         if not self.drops:
             self._scale(bottom[0].data, top[0].data)
             return
         x, y = bottom[0].data.reshape(-1), top[0].data.reshape(-1)
         _forward(x, *draw_key(self.device.rng), np.uint64(self.threshold), self.scale, y, self.mask.data.reshape(-1))
 
-    def forward_gpu(self, bottom, top):
+    def forward_gpu(self, bottom: Blobs, top: Blobs) -> None:
         if not self.drops:
             self._scale(bottom[0].data, top[0].data)
             return
@@ -68,7 +68,7 @@ class Dropout(Layer):
         x, y, count = bottom[0].data, top[0].data, top[0].count
         kernels("dropout_forward", (count + 3) // 4, count, x, *words, self.scale, y, self.mask.data, dtype=self.dtype)
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Blobs, propagate_down: Flags, bottom: Blobs) -> None:
         if not propagate_down[0]:
             return
         if self.drops and self.device.is_gpu:
@@ -80,7 +80,7 @@ class Dropout(Layer):
         else:
             self._scale(top[0].diff, bottom[0].diff)
 
-    def _scale(self, x, y):
+    def _scale(self, x: Array, y: Array) -> None:
         if self.scale == 1 and y is not x:
             y[...] = x
         elif self.scale != 1:
@@ -88,7 +88,9 @@ class Dropout(Layer):
 
 
 @numba.njit(cache=True)
-def _forward(x, key0, key1, threshold, scale, y, mask):
+def _forward(
+    x: np.ndarray, key0: np.uint64, key1: np.uint64, threshold: np.uint64, scale: float, y: np.ndarray, mask: np.ndarray
+) -> None:
     zero = np.uint64(0)
     for group in range(x.size // 4):
         i = 4 * group
@@ -107,6 +109,6 @@ def _forward(x, key0, key1, threshold, scale, y, mask):
 
 
 @numba.njit(cache=True, nogil=True)
-def _backward(dy, mask, scale, dx):
+def _backward(dy: np.ndarray, mask: np.ndarray, scale: float, dx: np.ndarray) -> None:
     for i in range(dy.size):
         dx[i] = dy[i] * mask[i] * scale

@@ -12,8 +12,11 @@ an error there; a top may be empty.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from caffe_lite import filler
-from caffe_lite.layer import Layer
+from caffe_lite.layer import Blobs, Flags, Layer
 from caffe_lite.proto import caffe_pb2
 from caffe_lite.registry import register_layer
 
@@ -24,35 +27,35 @@ AXES = "num", "channels", "height", "width"
 class DummyData(Layer):
     exact_bottoms, min_tops = 0, 1
 
-    def setup(self, bottom, top):
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
         fillers = list(self.param.dummy_data_param.data_filler) or [caffe_pb2.FillerParameter()]
         self.fillers = self._for_each(top, "data_filler", fillers)
         for blob, shape in zip(top, self._shapes(top), strict=True):
             blob.reshape(shape)
         self._fill(top, self.fillers)
 
-    def _for_each(self, top, name, values):
+    def _for_each(self, top: Blobs, name: str, values: Sequence[Any]) -> list[Any]:
         count = len(top)
         self.check(len(values) in (1, count), f"needs {name} once, or once for each of {count} tops; got {len(values)}")
         return list(values) * (count if len(values) == 1 else 1)
 
-    def _shapes(self, top):
+    def _shapes(self, top: Blobs) -> list[tuple[int, ...]]:
         p = self.param.dummy_data_param
         if not any(getattr(p, axis) for axis in AXES):
             return [tuple(shape.dim) for shape in self._for_each(top, "shape", p.shape)]
         self.check(not p.shape, "gives both shape and the older num, channels, height and width: remove the latter")
         return list(zip(*(self._for_each(top, axis, getattr(p, axis)) for axis in AXES), strict=True))
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         pass  # a size that the user gave at run time stays
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         self._fill(top, [None if f.type == "constant" else f for f in self.fillers])
 
-    def _fill(self, top, fillers):
+    def _fill(self, top: Blobs, fillers: Sequence[Any]) -> None:
         for i, (blob, param) in enumerate(zip(top, fillers, strict=True)):
             if param is not None and blob.count:
                 filler.fill(blob.data, param, self.device.rng, self.explain(f"top {i}"))
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Blobs, propagate_down: Flags, bottom: Blobs) -> None:
         pass

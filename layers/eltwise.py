@@ -18,7 +18,7 @@ import numba
 import numpy as np
 
 from caffe_lite.blob import Blob
-from caffe_lite.layer import Layer
+from caffe_lite.layer import Array, Blobs, Flags, Layer
 from caffe_lite.registry import register_layer
 
 PART = 1 << 16  # elements at a time on the CPU: temporaries stay in the cache
@@ -28,7 +28,7 @@ PART = 1 << 16  # elements at a time on the CPU: temporaries stay in the cache
 class Eltwise(Layer):
     min_bottoms, exact_tops = 2, 1
 
-    def setup(self, bottom, top):
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
         p = self.param.eltwise_param
         given, wanted = list(p.coeff), len(bottom)
         self.check(len(given) in (0, wanted), f"needs {wanted} coeff (or none), one a bottom; got {len(given)}")
@@ -37,7 +37,7 @@ class Eltwise(Layer):
         # MAX: forward saves for backward which bottom it was
         self.winner = Blob((), "uint8" if len(bottom) <= 256 else "int32", self.device)
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         first = bottom[0].shape
         for i, blob in enumerate(bottom):
             self.check_shape(
@@ -48,29 +48,29 @@ class Eltwise(Layer):
         if p.operation == p.MAX:
             self.winner.reshape(first)
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         p = self.param.eltwise_param
         operation = {p.PROD: self._product, p.SUM: self._sum, p.MAX: self._maximum}[p.operation]
         xs, y = [b.data.reshape(-1) for b in bottom], top[0].data.reshape(-1)
         for part in self._parts(y.size):
             operation([x[part] for x in xs], y[part], part)
 
-    def _parts(self, count):
+    def _parts(self, count: int) -> list[slice]:
         step = max(count, 1) if self.device.is_gpu else PART
         return [slice(start, start + step) for start in range(0, count, step)]
 
-    def _product(self, xs, y, part):
+    def _product(self, xs: list[Array], y: Array, part: slice) -> None:
         self.xp.multiply(xs[0], xs[1], out=y)
         for x in xs[2:]:
             y *= x
 
-    def _sum(self, xs, y, part):
+    def _sum(self, xs: list[Array], y: Array, part: slice) -> None:
         first, second, *more = (x if c == 1 else x * c for x, c in zip(xs, self.coeffs, strict=True))
         self.xp.add(first, second, out=y)
         for x in more:
             y += x
 
-    def _maximum(self, xs, y, part):
+    def _maximum(self, xs: list[Array], y: Array, part: slice) -> None:
         xp, winner = self.xp, self.winner.data.reshape(-1)[part]
         if not self.device.is_gpu:
             _maximum_of_two(xs[0], xs[1], y, winner)
@@ -85,7 +85,7 @@ class Eltwise(Layer):
             winner[...] = xp.where(better, i, winner)
             y[...] = xp.where(better, x, y)
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Blobs, propagate_down: Flags, bottom: Blobs) -> None:
         p, xp, dy = self.param.eltwise_param, self.xp, top[0].diff
         for i, wanted in enumerate(propagate_down):
             if not wanted:
@@ -113,7 +113,7 @@ class Eltwise(Layer):
 
 
 @numba.njit(cache=True)
-def _maximum_of_two(a, b, y, winner):
+def _maximum_of_two(a: np.ndarray, b: np.ndarray, y: np.ndarray, winner: np.ndarray) -> None:
     for i in range(y.size):
         first = a[i] > b[i]
         y[i] = a[i] if first else b[i]
@@ -121,7 +121,7 @@ def _maximum_of_two(a, b, y, winner):
 
 
 @numba.njit(cache=True)
-def _maximum_with(x, index, y, winner):
+def _maximum_with(x: np.ndarray, index: int, y: np.ndarray, winner: np.ndarray) -> None:
     for i in range(y.size):
         better = x[i] > y[i]
         y[i] = x[i] if better else y[i]
@@ -129,7 +129,7 @@ def _maximum_with(x, index, y, winner):
 
 
 @numba.njit(cache=True)
-def _backward_maximum(dy, winner, index, dx):
+def _backward_maximum(dy: np.ndarray, winner: np.ndarray, index: int, dx: np.ndarray) -> None:
     zero = dy.dtype.type(0)
     for i in range(dx.size):
         dx[i] = dy[i] if winner[i] == index else zero

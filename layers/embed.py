@@ -13,7 +13,9 @@ CPU; on a GPU, which is not asked for its verdict, it makes its vector NaN.
 
 from __future__ import annotations
 
-from caffe_lite.layer import Layer
+import numpy as np
+
+from caffe_lite.layer import Blobs, Flags, Layer
 from caffe_lite.layers.batch_reindex import add_rows, gather_rows
 from caffe_lite.registry import register_layer
 
@@ -22,7 +24,7 @@ from caffe_lite.registry import register_layer
 class Embed(Layer):
     exact_bottoms, exact_tops = 1, 1
 
-    def setup(self, bottom, top):
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
         p = self.param.embed_param
         self.check(p.num_output > 0, f"num_output must be > 0, got {p.num_output}")
         self.check(p.input_dim > 0, f"input_dim must be > 0, got {p.input_dim}")
@@ -33,18 +35,18 @@ class Embed(Layer):
     def allow_force_backward(self, bottom_index: int) -> bool:
         return False
 
-    def example(self, bottom_index, bottom, rng):
+    def example(self, bottom_index: int, bottom: Blobs, rng: np.random.Generator) -> np.ndarray | None:
         return rng.integers(0, self.param.embed_param.input_dim, bottom[0].shape)
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         top[0].reshape(*bottom[0].shape, self.param.embed_param.num_output)
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         bias = self.blobs[1].data if len(self.blobs) == 2 else None
         y = top[0].data.reshape(bottom[0].count, self.param.embed_param.num_output)
         gather_rows(self, self.blobs[0].data, bottom[0].data, y, bias)
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Blobs, propagate_down: Flags, bottom: Blobs) -> None:
         self.check(not propagate_down[0], "indices (bottom 0) have no gradient: write propagate_down: false")
         dy = top[0].diff.reshape(bottom[0].count, self.param.embed_param.num_output)
         if self.param_propagate_down[0]:

@@ -11,7 +11,7 @@ Differs from Caffe: an empty batch has loss 0.
 
 from __future__ import annotations
 
-from caffe_lite.layer import LossLayer
+from caffe_lite.layer import Blobs, Flags, LossLayer
 from caffe_lite.registry import register_layer
 
 
@@ -20,7 +20,7 @@ class EuclideanLoss(LossLayer):
     def allow_force_backward(self, bottom_index: int) -> bool:
         return True
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         a, b = bottom
         self.check_shape(
             a.shape[:1] and a.shape[:1] == b.shape[:1] and a.count == b.count,
@@ -29,14 +29,14 @@ class EuclideanLoss(LossLayer):
         self.items = max(a.shape[0], 1)
         top[0].reshape(())
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         a, b = (blob.data.reshape(-1) for blob in bottom)
         difference = self.device.workspace("euclidean_loss", a.shape, self.dtype)
         self.xp.subtract(a, b, out=difference)
         difference *= difference  # and a sum by halves: BLAS's dot loses a digit per power of ten
         top[0].data[...] = difference.sum() / (2 * self.items)
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Blobs, propagate_down: Flags, bottom: Blobs) -> None:
         a, b = (blob.data.reshape(-1) for blob in bottom)
         for blob, wanted, left, right in zip(bottom, propagate_down, (a, b), (b, a), strict=True):
             if wanted:

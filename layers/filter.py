@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from caffe_lite.layer import Layer
+from caffe_lite.layer import Blobs, Flags, Layer
 from caffe_lite.registry import register_layer
 
 
@@ -24,7 +24,7 @@ from caffe_lite.registry import register_layer
 class Filter(Layer):
     min_bottoms, min_tops = 2, 1
 
-    def setup(self, bottom, top):
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
         self.check(
             len(top) == len(bottom) - 1,
             f"needs a top for each bottom but the last, which selects: {len(bottom) - 1}, got {len(top)}",
@@ -34,10 +34,10 @@ class Filter(Layer):
     def allow_force_backward(self, bottom_index: int) -> bool:
         return bottom_index != len(self.param.bottom) - 1
 
-    def example(self, bottom_index, bottom, rng):
+    def example(self, bottom_index: int, bottom: Blobs, rng: np.random.Generator) -> np.ndarray | None:
         return rng.integers(0, 2, bottom[-1].shape) if bottom_index == len(bottom) - 1 else None
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         *blobs, selector = bottom
         shape = selector.shape
         self.check_shape(
@@ -56,11 +56,11 @@ class Filter(Layer):
         for blob, out in zip(blobs, top, strict=True):
             out.reshape(len(passing), *blob.shape[1:])
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         for blob, out in zip(bottom, top):  # noqa: B905 - the selector has no top
             out.data[...] = blob.data[self.passing]
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Blobs, propagate_down: Flags, bottom: Blobs) -> None:
         self.check(
             not propagate_down[-1],
             f"the selector (bottom {len(bottom) - 1}) has no gradient: write propagate_down: false for it",

@@ -8,7 +8,7 @@ Top and bottom share their memory, data and diff: nothing is copied.
 
 from __future__ import annotations
 
-from caffe_lite.layer import Layer
+from caffe_lite.layer import Blobs, Flags, Layer
 from caffe_lite.registry import register_layer
 
 
@@ -16,7 +16,7 @@ from caffe_lite.registry import register_layer
 class Flatten(Layer):
     exact_bottoms, exact_tops = 1, 1
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         p, shape = self.param.flatten_param, bottom[0].shape
         start, end = self.canonical_axis(bottom[0], p.axis), self.canonical_axis(bottom[0], p.end_axis)
         self.check_shape(
@@ -26,8 +26,8 @@ class Flatten(Layer):
         top[0].share_data(bottom[0])
         top[0].share_diff(bottom[0])
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         pass  # the memory is shared
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Blobs, propagate_down: Flags, bottom: Blobs) -> None:
         pass  # so is that of the gradient

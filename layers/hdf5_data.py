@@ -13,12 +13,14 @@ shape are an error instead of foreign memory.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from caffe_lite.data.image_list import read_lines
 from caffe_lite.data.prefetch import generator_from, generator_state, set_generator_state
 from caffe_lite.errors import DataError, did_you_mean
-from caffe_lite.layer import Layer
+from caffe_lite.layer import Blobs, Flags, Layer
 from caffe_lite.registry import register_layer
 
 
@@ -26,7 +28,7 @@ from caffe_lite.registry import register_layer
 class HDF5Data(Layer):
     exact_bottoms, min_tops = 0, 1
 
-    def setup(self, bottom, top):
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
         p = self.param.hdf5_data_param
         self.check(not self.param.HasField("transform_param"), "does not transform data: remove transform_param")
         self.check(p.batch_size > 0, "batch_size must be > 0: give it in hdf5_data_param")
@@ -44,10 +46,10 @@ class HDF5Data(Layer):
         for blob, shape in zip(top, self.shapes, strict=True):
             blob.reshape(self.batch_size, *shape)
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         pass  # forward does it
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         gpu = self.device.is_gpu
         for blob, shape in zip(top, self.shapes, strict=True):
             blob.reshape(self.batch_size, *shape)
@@ -65,12 +67,12 @@ class HDF5Data(Layer):
             for blob, part in zip(top, batch, strict=True):
                 blob.data[...] = self.xp.asarray(part)
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Blobs, propagate_down: Flags, bottom: Blobs) -> None:
         pass
 
     # ---- where we are
 
-    def _go_on(self):
+    def _go_on(self) -> None:
         """If the file is at its end, begin the next."""
         if self.row < len(self.arrays[0]):
             return
@@ -80,18 +82,18 @@ class HDF5Data(Layer):
         else:
             self._begin_file(self.file + 1)
 
-    def _begin_pass(self):
+    def _begin_pass(self) -> None:
         self.pass_drawn_from = generator_state(self.rng)
         self.file_order = None if self.rng is None else self.rng.permutation(len(self.files))
 
-    def _begin_file(self, file):
+    def _begin_file(self, file: int) -> None:
         """Begin number ``file`` of the pass."""
         self._load(self.files[file if self.file_order is None else self.file_order[file]])
         self.rows_drawn_from = generator_state(self.rng)
         self.row_order = None if self.rng is None else self.rng.permutation(len(self.arrays[0]))
         self.file, self.row = file, 0
 
-    def state(self):
+    def state(self) -> dict[str, Any]:
         """What the next forward depends on, fit for JSON: for an exact resume."""
         return {
             "files": len(self.files),
@@ -101,7 +103,7 @@ class HDF5Data(Layer):
             "rows": self.rows_drawn_from,
         }
 
-    def set_state(self, state):
+    def set_state(self, state: dict[str, Any]) -> None:
         """Go back to ``state()``.
 
         Raises:
@@ -115,7 +117,7 @@ class HDF5Data(Layer):
             why = str(error) if isinstance(error, DataError) else f"it is damaged ({error!r})"
             raise DataError(self.explain(f"the saved state cannot be used: {why}")) from error
 
-    def _go_to(self, state):
+    def _go_to(self, state: dict[str, Any]) -> None:
         if state["files"] != len(self.files) or not 0 <= state["file"] < len(self.files):
             raise DataError(f"it is of a list of {state['files']} files, this one has {len(self.files)}")
         set_generator_state(self.rng, state["pass"])
@@ -128,7 +130,7 @@ class HDF5Data(Layer):
 
     # ---- files
 
-    def _load(self, path):
+    def _load(self, path: str) -> None:
         """Read the datasets of ``path``, unless they are the ones here."""
         if path == self.loaded:
             return
@@ -143,7 +145,7 @@ class HDF5Data(Layer):
         self.arrays, self.shapes, self.loaded = arrays, shapes, path
 
 
-def read_datasets(path, names, dtype):
+def read_datasets(path: str, names: list[str], dtype: np.dtype) -> list[np.ndarray]:
     """The datasets ``names`` of the HDF5 file ``path``, as ``dtype``; they have as many rows, and at least one.
 
     Raises:
@@ -163,7 +165,7 @@ def read_datasets(path, names, dtype):
     return arrays
 
 
-def _read_dataset(file, path, name, dtype):
+def _read_dataset(file: Any, path: str, name: str, dtype: np.dtype) -> np.ndarray:
     import h5py
 
     dataset = file.get(name)

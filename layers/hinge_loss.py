@@ -15,17 +15,20 @@ DataError on the CPU; on a GPU it puts a NaN into the loss and into the item's g
 
 from __future__ import annotations
 
+import numpy as np
+
 from caffe_lite.labels import read_numbers
-from caffe_lite.layer import LossLayer
+from caffe_lite.layer import Array, Blobs, Flags, LossLayer
+from caffe_lite.neuron import sign
 from caffe_lite.registry import register_layer
 
 
 @register_layer("HingeLoss")
 class HingeLoss(LossLayer):
-    def example(self, bottom_index, bottom, rng):
+    def example(self, bottom_index: int, bottom: Blobs, rng: np.random.Generator) -> np.ndarray | None:
         return rng.integers(0, bottom[0].shape[1], bottom[1].shape) if bottom_index == 1 else None
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         scores, labels = bottom
         shape = scores.shape
         self.check_shape(shape and scores.count_of(1) > 0, f"scores must have shape (N, C), C > 0, got {shape}")
@@ -35,7 +38,7 @@ class HingeLoss(LossLayer):
         self.rows = shape[0], scores.count_of(1)
         top[0].reshape(())
 
-    def _margins(self, bottom, margins):
+    def _margins(self, bottom: Blobs, margins: Array) -> tuple[Array, Array]:
         """Fill ``margins``, (N, C); returns the index of those of the true classes."""
         xp = self.xp
         x = bottom[0].data.reshape(self.rows)
@@ -46,17 +49,17 @@ class HingeLoss(LossLayer):
         xp.maximum(margins, 0, out=margins)
         return true
 
-    def _is_l2(self):
+    def _is_l2(self) -> bool:
         return self.param.hinge_loss_param.norm == self.param.hinge_loss_param.L2
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         margins = self.device.workspace("hinge_loss", self.rows, self.dtype)
         self._margins(bottom, margins)
         if self._is_l2():
             margins *= margins
         top[0].data[...] = margins.sum(dtype="float64") / max(self.rows[0], 1)
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Blobs, propagate_down: Flags, bottom: Blobs) -> None:
         self.check(
             not propagate_down[1],
             "labels (bottom 1) have no gradient: write propagate_down: true propagate_down: false",
@@ -66,6 +69,6 @@ class HingeLoss(LossLayer):
         dx = bottom[0].diff.reshape(self.rows)
         true = self._margins(bottom, dx)
         if not self._is_l2():
-            self.xp.sign(dx, out=dx)
+            sign(self.xp, dx, dx)
         dx[true] *= -1
         dx *= top[0].diff * ((2 if self._is_l2() else 1) / max(self.rows[0], 1))

@@ -17,7 +17,7 @@ import math
 from caffe_lite import im2col
 from caffe_lite.gpu_columns import GpuColumns
 from caffe_lite.im2col import Geometry
-from caffe_lite.layer import Layer
+from caffe_lite.layer import Array, Blobs, Flags, Layer
 from caffe_lite.registry import register_layer
 
 
@@ -26,14 +26,14 @@ class Im2col(Layer):
     exact_bottoms, exact_tops = 1, 1
     columns: GpuColumns | None  # on a GPU
 
-    def setup(self, bottom, top):
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
         p = self.param.convolution_param
         self.axis = self.canonical_axis(bottom[0], p.axis)
         self.axes = len(bottom[0].shape) - self.axis - 1
         self.sizes = im2col.read_sizes(p, self.axes, self.check)
         self.columns = None
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         shape = bottom[0].shape
         same = f"bottom has shape {shape}; the sizes are for {self.axes} spatial axes from axis {self.axis + 1} on"
         self.check_shape(len(shape) == self.axis + 1 + self.axes, same)
@@ -44,20 +44,20 @@ class Im2col(Layer):
         if self.device.is_gpu and (self.columns is None or self.columns.geometry != g):
             self.columns = GpuColumns(g, self.device, self.dtype, self.param.convolution_param.force_nd_im2col)
 
-    def _whole_batch(self, bottom, top, part):
+    def _whole_batch(self, bottom: Blobs, top: Blobs, part: str) -> tuple[Array, Array]:
         """(x (1, N C, *in), col (N C * taps, positions)): to the loops a batch is one image of many channels."""
         channels = math.prod(bottom[0].shape[: self.axis + 1])
         x = getattr(bottom[0], part).reshape(1, channels, *self.geometry.size)
         return x, getattr(top[0], part).reshape(channels * self.geometry.taps, math.prod(self.geometry.out))
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         x, col = self._whole_batch(bottom, top, "data")
         if self.columns is not None:
             self.columns.im2col(x, 0, 0, col)
         else:
             im2col.im2col(x, 0, self.geometry, 0, col)
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Blobs, propagate_down: Flags, bottom: Blobs) -> None:
         if not propagate_down[0]:
             return
         dx, dcol = self._whole_batch(bottom, top, "diff")

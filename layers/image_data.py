@@ -18,10 +18,13 @@ matter; EXIF orientations and truncated files as caffe_lite.data.transformer say
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from caffe_lite.data.image_list import read_image_list
 from caffe_lite.data.prefetch import (
+    Batch,
     BatchReader,
     PrefetchingLayer,
     generator_from,
@@ -30,6 +33,7 @@ from caffe_lite.data.prefetch import (
 )
 from caffe_lite.data.transformer import Transformer, planes_of, read_image
 from caffe_lite.errors import DataError
+from caffe_lite.layer import Blobs
 from caffe_lite.registry import register_layer
 
 
@@ -37,7 +41,7 @@ from caffe_lite.registry import register_layer
 class ImageData(PrefetchingLayer):
     exact_tops = 2
 
-    def setup(self, bottom, top):
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
         p = self.param.image_data_param
         self.check(p.batch_size > 0, f"batch_size must be > 0, got {p.batch_size}")
         both = (p.new_height > 0) == (p.new_width > 0)
@@ -57,7 +61,10 @@ class ImageData(PrefetchingLayer):
 class ImageListReader(BatchReader):
     """Batches of ``images``, (path, label) pairs, from number ``first`` of the first pass on."""
 
-    def __init__(self, param, images, transformer, orders, first):
+    def __init__(
+        self, param: Any, images: list[tuple[str, int]], transformer: Transformer,
+        orders: np.random.Generator | None, first: int,
+    ) -> None:  # fmt: skip
         self.images = images
         self.folder = param.root_folder
         self.color = param.is_color
@@ -68,26 +75,26 @@ class ImageListReader(BatchReader):
         self._begin()
         self.at = first
 
-    def _begin(self):
+    def _begin(self) -> None:
         """Begin a pass: draw its order."""
         self.order_drawn_from = generator_state(self.orders)
         self.order = None if self.orders is None else self.orders.permutation(len(self.images))
         self.at = 0
 
-    def _next(self):
+    def _next(self) -> tuple[str, int]:
         """(path, label) of the next image, which stays the next."""
         path, label = self.images[self.at if self.order is None else self.order[self.at]]
         return self.folder + path, label
 
-    def _read(self, path):
+    def _read(self, path: str) -> np.ndarray:
         return planes_of(read_image(path, self.color, self.size))
 
-    def peek(self):
+    def peek(self) -> tuple[tuple[int, ...], str]:
         """(shape (C, H, W), where) of the next image, which stays the next."""
         path, _ = self._next()
         return self._read(path).shape, path
 
-    def fill(self, batch):
+    def fill(self, batch: Batch) -> None:
         data, labels = np.empty(0), np.empty(0)
         for i in range(self.batch_size):
             path, label = self._next()
@@ -102,7 +109,7 @@ class ImageListReader(BatchReader):
             if self.at == len(self.images):
                 self._begin()
 
-    def place(self):
+    def place(self) -> dict[str, Any]:
         return {
             "images": len(self.images),
             "at": self.at,
@@ -110,7 +117,7 @@ class ImageListReader(BatchReader):
             "random": generator_state(self.transformer.rng),
         }
 
-    def go_to(self, place):
+    def go_to(self, place: dict[str, Any]) -> None:
         if place["images"] != len(self.images) or not 0 <= place["at"] < len(self.images):
             raise DataError(f"it is of a list of {place['images']} images, this one has {len(self.images)}")
         set_generator_state(self.transformer.rng, place["random"])

@@ -29,7 +29,7 @@ import numpy as np
 from caffe_lite import weights
 from caffe_lite.blob import Blob
 from caffe_lite.labels import BAD, IGNORED, read_numbers
-from caffe_lite.layer import LossLayer
+from caffe_lite.layer import Array, Blobs, Flags, LossLayer
 from caffe_lite.layers.softmax import softmax
 from caffe_lite.normalization import ignored_label, normalization, normalizer
 from caffe_lite.registry import register_layer
@@ -39,11 +39,11 @@ SMALLEST = 1e-20
 
 @register_layer("InfogainLoss")
 class InfogainLoss(LossLayer):
-    exact_bottoms = None  # type: ignore[assignment]
+    exact_bottoms = None
     min_bottoms, max_bottoms = 2, 3
     min_tops, max_tops = 1, 2
 
-    def setup(self, bottom, top):
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
         p = self.param.loss_param
         self.check(not p.HasField("normalize"), "loss_param.normalize is not known here: write normalization")
         self.ignore = ignored_label(p)
@@ -59,14 +59,14 @@ class InfogainLoss(LossLayer):
     def allow_force_backward(self, bottom_index: int) -> bool:
         return bottom_index == 0
 
-    def example(self, bottom_index, bottom, rng):
+    def example(self, bottom_index: int, bottom: Blobs, rng: np.random.Generator) -> np.ndarray | None:
         return (
             rng.integers(0, bottom[0].shape[self.param.infogain_loss_param.axis], bottom[1].shape)
             if bottom_index == 1
             else None
         )
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         axis = self.canonical_axis(bottom[0], self.param.infogain_loss_param.axis)
         shape = bottom[0].shape
         classes = shape[axis]
@@ -84,7 +84,7 @@ class InfogainLoss(LossLayer):
         self.prob.reshape(shape)
         top[0].reshape(())
 
-    def _rows_of_h(self, bottom):
+    def _rows_of_h(self, bottom: Blobs) -> tuple[Array, Array, Array]:
         """(outer, inner) labels, their rows of H (outer, C, inner), the sums of those (outer, 1, inner)."""
         outer, classes, inner = self.rows
         labels = read_numbers(self, bottom[1].data.reshape(outer, inner), classes, "label of row", self.ignore)
@@ -93,11 +93,11 @@ class InfogainLoss(LossLayer):
         table[IGNORED], table[BAD] = 0, np.nan
         return labels, table[labels].transpose(0, 2, 1), table.sum(axis=1)[labels][:, None]
 
-    def _clear_ignored(self, array, labels):
+    def _clear_ignored(self, array: Array, labels: Array) -> None:
         if self.ignore is not None:  # 0 times the log of a NaN is not 0
             self.xp.copyto(array, 0, where=(labels == IGNORED)[:, None])
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         xp = self.xp
         prob = self.prob.data.reshape(self.rows)
         softmax(self.device, bottom[0].data.reshape(self.rows), prob)
@@ -112,7 +112,7 @@ class InfogainLoss(LossLayer):
         self.normalizer[...] = normalizer(xp, self.param.loss_param, self.normalization, outer, inner, valid)
         top[0].data[...] = -gains.sum(dtype="float64") / self.normalizer
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Blobs, propagate_down: Flags, bottom: Blobs) -> None:
         for i, name in enumerate(("labels", "H")[: len(bottom) - 1], start=1):
             self.check(
                 not propagate_down[i], f"{name} (bottom {i}) has no gradient: write propagate_down: false for it"

@@ -19,7 +19,7 @@ import numpy as np
 
 from caffe_lite.blob import Blob
 from caffe_lite.cuda import Kernels
-from caffe_lite.layer import Layer
+from caffe_lite.layer import Blobs, Flags, Layer
 from caffe_lite.registry import register_layer
 
 kernels = Kernels(__file__)
@@ -29,39 +29,39 @@ kernels = Kernels(__file__)
 class LRN(Layer):
     exact_bottoms = exact_tops = 1
 
-    def setup(self, bottom, top):
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
         p = self.param.lrn_param
         self.check(p.local_size % 2 == 1, f"local_size must be odd, to have a middle, got {p.local_size}")
         half = p.local_size // 2
         within = p.norm_region == p.WITHIN_CHANNEL
-        self.reach = (0, half) if within else (half, 0)  # neighbours on each side: channels, pixels
+        self.reach: tuple[int, int] = (0, half) if within else (half, 0)  # neighbours on each side: channels, pixels
         self.k = 1.0 if within else p.k
         self.alpha = p.alpha / p.local_size ** (2 if within else 1)
         self.beta = p.beta
         self.scale = Blob((), self.dtype, self.device)  # s: forward saves it for backward
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         self.check_shape(len(bottom[0].shape) == 4, f"bottom must have shape (N, C, H, W), got {bottom[0].shape}")
         top[0].reshape(bottom[0].shape)
         self.scale.reshape(bottom[0].shape)
 
-    def forward_cpu(self, bottom, top):
+    def forward_cpu(self, bottom: Blobs, top: Blobs) -> None:
         k, alpha, beta = (self.dtype.type(v) for v in (self.k, self.alpha, self.beta))
         _forward(bottom[0].data, *self.reach, k, alpha, beta, self.scale.data, top[0].data)
 
-    def backward_cpu(self, top, propagate_down, bottom):
+    def backward_cpu(self, top: Blobs, propagate_down: Flags, bottom: Blobs) -> None:
         if not propagate_down[0]:
             return
         factor, beta = self.dtype.type(2 * self.alpha * self.beta), self.dtype.type(self.beta)
         ratio = self.device.workspace("lrn", bottom[0].shape, self.dtype)
         _backward(bottom[0].data, self.scale.data, top[0].diff, *self.reach, factor, beta, ratio, bottom[0].diff)
 
-    def forward_gpu(self, bottom, top):
+    def forward_gpu(self, bottom: Blobs, top: Blobs) -> None:
         x = bottom[0]
         sizes = (*x.shape[1:], *self.reach, float(self.k), self.alpha, self.beta)
         kernels("lrn_forward", x.count, x.data, *sizes, self.scale.data, top[0].data, dtype=self.dtype)
 
-    def backward_gpu(self, top, propagate_down, bottom):
+    def backward_gpu(self, top: Blobs, propagate_down: Flags, bottom: Blobs) -> None:
         if not propagate_down[0]:
             return
         x, scale, dy = bottom[0], self.scale.data, top[0].diff
@@ -72,7 +72,7 @@ class LRN(Layer):
 
 
 @numba.njit(inline="always")
-def _power(s, beta):
+def _power(s: float, beta: float) -> float:
     """s ** -beta; the beta of every published net without the slow pow."""
     if beta == 0.75:
         root = np.sqrt(s)
@@ -81,7 +81,9 @@ def _power(s, beta):
 
 
 @numba.njit(cache=True)
-def _sum_around(a, n, c, h, channels, pixels, squared, total):
+def _sum_around(
+    a: np.ndarray, n: int, c: int, h: int, channels: int, pixels: int, squared: bool, total: np.ndarray
+) -> None:
     """total[w] <- sum of a (or its square) over the neighbours of [n, c, h, w]."""
     total[:] = 0
     width = total.size
@@ -95,7 +97,9 @@ def _sum_around(a, n, c, h, channels, pixels, squared, total):
 
 
 @numba.njit(cache=True, parallel=True)
-def _forward(x, channels, pixels, k, alpha, beta, scale, y):
+def _forward(
+    x: np.ndarray, channels: int, pixels: int, k: float, alpha: float, beta: float, scale: np.ndarray, y: np.ndarray
+) -> None:
     for plane in numba.prange(x.shape[0] * x.shape[1]):
         n, c = plane // x.shape[1], plane % x.shape[1]
         for h in range(x.shape[2]):
@@ -107,7 +111,10 @@ def _forward(x, channels, pixels, k, alpha, beta, scale, y):
 
 
 @numba.njit(cache=True, parallel=True)
-def _backward(x, scale, dy, channels, pixels, factor, beta, ratio, dx):
+def _backward(
+    x: np.ndarray, scale: np.ndarray, dy: np.ndarray, channels: int, pixels: int,
+    factor: float, beta: float, ratio: np.ndarray, dx: np.ndarray,
+) -> None:  # fmt: skip
     for plane in numba.prange(x.shape[0] * x.shape[1]):
         n, c = plane // x.shape[1], plane % x.shape[1]
         for h in range(x.shape[2]):

@@ -9,8 +9,7 @@ states and differences from Caffe: caffe_lite.layers.recurrent; one step: caffe_
 
 from __future__ import annotations
 
-from typing import Any
-
+from caffe_lite.layer import Array
 from caffe_lite.layers.lstm_unit import backward_step, forward_step
 from caffe_lite.layers.recurrent import Recurrent
 from caffe_lite.registry import register_layer
@@ -21,11 +20,13 @@ class LSTM(Recurrent):
     state_names = ("h", "c")
     gates = 4
 
-    def step(self, t: int, z: Any, cont: Any, states: list[Any]) -> None:
+    def step(self, t: int, z: Array, cont: Array, states: list[Array]) -> None:
         h, c = states
         forward_step(self, c[t], z, cont, z, c[t + 1], h[t + 1])
 
-    def step_backward(self, t: int, z: Any, cont: Any, states: list[Any], d_states: list[Any], dz: Any) -> None:
+    def step_backward(
+        self, t: int, z: Array, cont: Array, states: list[Array], d_states: list[Array], dz: Array
+    ) -> None:
         c = states[1]
         dh, dc = d_states
         backward_step(self, c[t], z, cont, c[t + 1], dc, dh, dc, dz)

@@ -13,13 +13,11 @@ Differs from Caffe: for a cont other than 0 and 1 the gradient of f is the deriv
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from caffe_lite.blob import Blob
 from caffe_lite.cuda import Kernels
-from caffe_lite.layer import Layer
+from caffe_lite.layer import Array, Blobs, Flags, Layer
 from caffe_lite.registry import register_layer
 
 kernels = Kernels(__file__)
@@ -29,16 +27,16 @@ kernels = Kernels(__file__)
 class LSTMUnit(Layer):
     exact_bottoms, exact_tops = 3, 2
 
-    def setup(self, bottom, top):
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
         self.activations = Blob((), self.dtype, self.device)  # of the gates: forward saves them for backward
 
     def allow_force_backward(self, bottom_index: int) -> bool:
         return bottom_index != 2
 
-    def example(self, bottom_index, bottom, rng):
+    def example(self, bottom_index: int, bottom: Blobs, rng: np.random.Generator) -> np.ndarray | None:
         return rng.integers(0, 2, bottom[2].shape) if bottom_index == 2 else None
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         shape = bottom[0].shape
         self.check_shape(len(shape) == 3 and shape[0] == 1, f"c_prev (bottom 0) must have shape (1, N, D), got {shape}")
         _, n, d = shape
@@ -49,11 +47,11 @@ class LSTMUnit(Layer):
             blob.reshape(shape)
         self.activations.reshape(1, n, 4 * d)
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         c_prev, gates, cont = (b.data[0] for b in bottom)
         forward_step(self, c_prev, gates, cont, self.activations.data[0], top[0].data[0], top[1].data[0])
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Blobs, propagate_down: Flags, bottom: Blobs) -> None:
         self.check(not propagate_down[2], "cont (bottom 2) has no gradient: write propagate_down: false")
         if not any(propagate_down):
             return
@@ -65,7 +63,7 @@ class LSTMUnit(Layer):
         backward_step(self, *saved, top[0].diff[0], top[1].diff[0], *diffs)
 
 
-def forward_step(layer: Layer, c_prev: Any, gates: Any, cont: Any, act: Any, c: Any, h: Any) -> None:
+def forward_step(layer: Layer, c_prev: Array, gates: Array, cont: Array, act: Array, c: Array, h: Array) -> None:
     """Write act, c and h. c_prev, c, h (N, D); gates and act (N, 4 D), which may be the same array; cont (N,)."""
     d = c.shape[1]
     if layer.device.is_gpu:
@@ -89,7 +87,7 @@ def forward_step(layer: Layer, c_prev: Any, gates: Any, cont: Any, act: Any, c: 
 
 
 def backward_step(
-    layer: Layer, c_prev: Any, act: Any, cont: Any, c: Any, dc: Any, dh: Any, dc_prev: Any, dgates: Any
+    layer: Layer, c_prev: Array, act: Array, cont: Array, c: Array, dc: Array, dh: Array, dc_prev: Array, dgates: Array
 ) -> None:
     """Write dc_prev, which may be dc, and dgates, from what ``forward_step`` left and the gradients dc and dh."""
     n, d = c.shape
@@ -124,6 +122,6 @@ def backward_step(
     dg *= total
 
 
-def _parts(gates: Any, d: int) -> tuple[Any, ...]:
+def _parts(gates: Array, d: int) -> tuple[Array, ...]:
     """Views of i, f, o, g."""
     return tuple(gates[:, k * d : (k + 1) * d] for k in range(4))

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from caffe_lite.errors import DataError
-from caffe_lite.layer import Layer
+from caffe_lite.layer import Blobs, Flags, Layer
 from caffe_lite.registry import register_layer
 
 log = logging.getLogger("caffe_lite")
@@ -28,7 +28,7 @@ log = logging.getLogger("caffe_lite")
 class MemoryData(Layer):
     exact_bottoms, exact_tops = 0, 2
 
-    def setup(self, bottom, top):
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
         p = self.param.memory_data_param
         sizes = p.batch_size, p.channels, p.height, p.width
         self.check(all(sizes), f"batch_size, channels, height and width must be > 0, got {', '.join(map(str, sizes))}")
@@ -62,11 +62,11 @@ class MemoryData(Layer):
         self.data, self.labels = data, labels
         self.position, self.resume_at = self.resume_at % n, 0
 
-    def state(self):
+    def state(self) -> dict[str, Any]:
         """Where in the arrays the next forward begins: the arrays themselves are the program's to give again."""
         return {"position": self.position}
 
-    def set_state(self, state):
+    def set_state(self, state: dict[str, Any]) -> None:
         """Go back to ``state()``; if there are no arrays yet, in those that come first."""
         position = state["position"]
         if self.data is None:
@@ -77,10 +77,10 @@ class MemoryData(Layer):
             held = f"it is at item {position}, the arrays have {len(self.data)}"
             raise DataError(self.explain(f"the saved state cannot be used: {held}"))
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         pass
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         if self.data is None or self.labels is None:
             raise DataError(self.explain("has no data yet: call net.set_input_arrays(data, labels) first"))
         batch = slice(self.position, self.position + self.batch_size)
@@ -90,5 +90,5 @@ class MemoryData(Layer):
             blob.data[...] = self.xp.asarray(array, dtype=self.dtype).reshape(blob.shape)
         self.position = batch.stop % len(self.data)
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Blobs, propagate_down: Flags, bottom: Blobs) -> None:
         pass

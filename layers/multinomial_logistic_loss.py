@@ -14,8 +14,10 @@ range is a DataError on the CPU; on a GPU it puts a NaN into the loss and into t
 
 from __future__ import annotations
 
+import numpy as np
+
 from caffe_lite.labels import read_numbers
-from caffe_lite.layer import LossLayer
+from caffe_lite.layer import Array, Blobs, Flags, LossLayer
 from caffe_lite.registry import register_layer
 
 SMALLEST = 1e-20
@@ -23,12 +25,12 @@ SMALLEST = 1e-20
 
 @register_layer("MultinomialLogisticLoss")
 class MultinomialLogisticLoss(LossLayer):
-    def example(self, bottom_index, bottom, rng):
+    def example(self, bottom_index: int, bottom: Blobs, rng: np.random.Generator) -> np.ndarray | None:
         if bottom_index == 0:
             return rng.uniform(0.1, 1, bottom[0].shape)
         return rng.integers(0, bottom[0].shape[1], bottom[1].shape)
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         probabilities, labels = bottom
         shape = probabilities.shape
         self.check_shape(
@@ -40,7 +42,7 @@ class MultinomialLogisticLoss(LossLayer):
         self.rows = shape[0], probabilities.count_of(1)
         top[0].reshape(())
 
-    def _true(self, bottom):
+    def _true(self, bottom: Blobs) -> tuple[tuple[Array, Array], Array]:
         """(index of the true classes, their probabilities: NaN for a label out of range)."""
         xp = self.xp
         labels = read_numbers(self, bottom[1].data.reshape(-1), self.rows[1], "label of row")
@@ -48,11 +50,11 @@ class MultinomialLogisticLoss(LossLayer):
         p = xp.maximum(bottom[0].data.reshape(self.rows)[true], SMALLEST)
         return true, xp.where(labels < 0, xp.nan, p)
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         _, p = self._true(bottom)
         top[0].data[...] = -self.xp.log(p).sum(dtype="float64") / max(self.rows[0], 1)
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Blobs, propagate_down: Flags, bottom: Blobs) -> None:
         self.check(
             not propagate_down[1],
             "labels (bottom 1) have no gradient: write propagate_down: true propagate_down: false",

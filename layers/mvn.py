@@ -12,7 +12,7 @@ Differs from Caffe: backward works from the bottom, so that a layer in place on 
 
 from __future__ import annotations
 
-from caffe_lite.layer import Layer
+from caffe_lite.layer import Blobs, Flags, Layer
 from caffe_lite.layers.batch_norm import normalize_backward
 from caffe_lite.registry import register_layer
 
@@ -21,14 +21,14 @@ from caffe_lite.registry import register_layer
 class MVN(Layer):
     exact_bottoms, exact_tops = 1, 1
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         shape = bottom[0].shape
         self.check_shape(len(shape) <= 4, f"needs a bottom (N, C, H, W) of at most 4 axes, got shape {shape}")
         rows = bottom[0].count_of(0, 1 if self.param.mvn_param.across_channels else 2)
         self.dims = rows, bottom[0].count // max(rows, 1)
         top[0].reshape(shape)
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         x, y = bottom[0].data.reshape(self.dims), top[0].data.reshape(self.dims)
         if not x.size:
             return
@@ -39,7 +39,7 @@ class MVN(Layer):
             self.deviation = self.xp.sqrt(square.mean(axis=1)) + self.param.mvn_param.eps
             y /= self.deviation[:, None]
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Blobs, propagate_down: Flags, bottom: Blobs) -> None:
         dy, dx = top[0].diff.reshape(self.dims), bottom[0].diff.reshape(self.dims)
         if not propagate_down[0] or not dy.size:
             return

@@ -11,7 +11,7 @@ Differs from Caffe: a loss_weight, which would be overwritten by the gradient in
 
 from __future__ import annotations
 
-from caffe_lite.layer import Layer
+from caffe_lite.layer import Blobs, Flags, Layer
 from caffe_lite.registry import register_layer
 
 
@@ -19,19 +19,19 @@ from caffe_lite.registry import register_layer
 class Parameter(Layer):
     exact_bottoms, exact_tops = 0, 1
 
-    def setup(self, bottom, top):
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
         self.check(not any(self.param.loss_weight), "takes no loss_weight: put a Reduction layer behind it")
         self.check(self.param.parameter_param.HasField("shape"), "needs parameter_param { shape { dim: ... } }")
         self.add_param(tuple(self.param.parameter_param.shape.dim))
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         # Again and again, as the memory of blobs[0] is exchanged when it is shared with another layer or net.
         top[0].reshape(self.blobs[0].shape)
         top[0].share_data(self.blobs[0])
         top[0].share_diff(self.blobs[0])
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         pass
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Blobs, propagate_down: Flags, bottom: Blobs) -> None:
         pass

@@ -17,7 +17,8 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from caffe_lite.layer import Layer
+from caffe_lite.layer import Array, Blobs, Flags, Layer
+from caffe_lite.neuron import sign
 from caffe_lite.parallel import split
 from caffe_lite.registry import register_layer
 
@@ -29,7 +30,7 @@ PART = 1 << 15  # numbers, a multiple of STRETCH, that one thread adds up
 class Reduction(Layer):
     exact_bottoms, exact_tops = 1, 1
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         p = self.param.reduction_param
         axis = self.canonical_axis(bottom[0], p.axis)
         self.dims = bottom[0].count_of(0, axis), bottom[0].count_of(axis)
@@ -38,7 +39,7 @@ class Reduction(Layer):
             self.coeff = p.coeff / self.dims[1] if self.dims[1] else float("nan")
         top[0].reshape(bottom[0].shape[:axis])
 
-    def forward_cpu(self, bottom, top):
+    def forward_cpu(self, bottom: Blobs, top: Blobs) -> None:
         rows, size = self.dims
         p, x, y = self.param.reduction_param, bottom[0].data.reshape(self.dims), top[0].data.reshape(-1)
         power = {p.ASUM: 1, p.SUMSQ: 2}.get(p.operation, 0)
@@ -46,7 +47,7 @@ class Reduction(Layer):
         split(lambda first, last: _add_up(x, power, sums.reshape(-1), first, last), sums.size, x.size)
         np.multiply(sums.sum(axis=1), self.coeff, out=y, casting="same_kind")
 
-    def forward_gpu(self, bottom, top):
+    def forward_gpu(self, bottom: Blobs, top: Blobs) -> None:
         p, xp = self.param.reduction_param, self.xp
         x, y = bottom[0].data.reshape(self.dims), top[0].data.reshape(-1)
         if p.operation == p.ASUM:
@@ -55,17 +56,17 @@ class Reduction(Layer):
             x = xp.multiply(x, x, out=self._scratch())
         xp.multiply(x.sum(axis=1), self.coeff, out=y)
 
-    def _scratch(self):
+    def _scratch(self) -> Array:
         return self.device.workspace("reduction", self.dims, self.dtype)
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Blobs, propagate_down: Flags, bottom: Blobs) -> None:
         if not propagate_down[0]:
             return
         p, xp = self.param.reduction_param, self.xp
         x, dx = bottom[0].data.reshape(self.dims), bottom[0].diff.reshape(self.dims)
         scale = top[0].diff.reshape(-1, 1) * self.coeff
         if p.operation == p.ASUM:
-            xp.sign(x, out=dx)
+            sign(xp, x, dx)
             dx *= scale
         elif p.operation == p.SUMSQ:
             xp.multiply(x, 2 * scale, out=dx)
@@ -74,7 +75,7 @@ class Reduction(Layer):
 
 
 @numba.njit(cache=True, nogil=True, fastmath={"reassoc"})  # vectorised: a fixed order, if not that of the numbers
-def _add_up(x, power, sums, first, last):
+def _add_up(x: np.ndarray, power: int, sums: np.ndarray, first: int, last: int) -> None:
     """Sums [first, last), each of a PART of a row of ``x``: of x, or of |x| or x^2 for ``power`` 1 or 2."""
     parts = (x.shape[1] + PART - 1) // PART
     for i in range(first, last):

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 
-from caffe_lite.layer import Layer
+from caffe_lite.layer import Blobs, Flags, Layer
 from caffe_lite.registry import register_layer
 
 
@@ -24,25 +24,25 @@ from caffe_lite.registry import register_layer
 class Reshape(Layer):
     exact_bottoms, exact_tops = 1, 1
 
-    def setup(self, bottom, top):
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
         p = self.param.reshape_param
         dims = list(p.shape.dim)
         self.check(all(d >= -1 for d in dims), f"dims must be >= -1, got shape {dims}")
         self.check(dims.count(-1) <= 1, f"only one dim can be inferred (-1), got shape {dims}")
         self.check(p.num_axes >= -1, f"num_axes must be >= 0, or -1 for all, got {p.num_axes}")
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         top[0].reshape(self._new_shape(bottom[0].shape))
         top[0].share_data(bottom[0])
         top[0].share_diff(bottom[0])
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         pass  # the memory is shared
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Blobs, propagate_down: Flags, bottom: Blobs) -> None:
         pass  # so is that of the gradient
 
-    def _new_shape(self, old):
+    def _new_shape(self, old: tuple[int, ...]) -> tuple[int, ...]:
         p = self.param.reshape_param
         start = p.axis if p.axis >= 0 else len(old) + p.axis + 1
         self.check_shape(
@@ -68,7 +68,7 @@ class Reshape(Layer):
         )
         return new
 
-    def _infer(self, old, start, end, dims, copied):
+    def _infer(self, old: tuple[int, ...], start: int, end: int, dims: list[int], copied: list[int]) -> int:
         """The size of the dim that is -1: what is replaced over what is given, sizes that stay left out."""
         stays = [axis for axis in copied if axis < end]
         given = math.prod(d for i, d in enumerate(dims) if d != -1 and start + i not in stays)

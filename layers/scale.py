@@ -17,7 +17,7 @@ an s that is not learned (lr_mult: 0).
 from __future__ import annotations
 
 from caffe_lite.blob import Blob
-from caffe_lite.layer import Layer
+from caffe_lite.layer import Blobs, Flags, Layer
 from caffe_lite.layers.bias import channel_dots, channel_sums, covered_shape, outer_dim_inner, scale_and_shift
 from caffe_lite.proto import caffe_pb2
 from caffe_lite.registry import register_layer
@@ -30,7 +30,7 @@ class Scale(Layer):
     min_bottoms, max_bottoms, exact_tops = 1, 2, 1
     in_place = True
 
-    def setup(self, bottom, top):
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
         p = self.param.scale_param
         learned = len(bottom) == 1
         shape = covered_shape(self, bottom[0], p) if learned else bottom[1].shape
@@ -40,7 +40,7 @@ class Scale(Layer):
             self.add_param(shape, p.bias_filler if p.HasField("bias_filler") else None)
         self.x_before = Blob((), self.dtype, self.device)  # in place: what forward overwrote
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         p = self.param.scale_param
         scale = self._scale(bottom)
         self.dims = outer_dim_inner(self, bottom[0], scale, p.axis, "scale")
@@ -51,17 +51,17 @@ class Scale(Layer):
         if top[0] is bottom[0]:
             self.x_before.reshape(bottom[0].shape)
 
-    def _scale(self, bottom):
+    def _scale(self, bottom: Blobs) -> Blob:
         return bottom[1] if len(bottom) == 2 else self.blobs[0]
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         x, y = bottom[0].data.reshape(self.dims), top[0].data.reshape(self.dims)
         if top[0] is bottom[0] and (len(bottom) == 2 or self.param_propagate_down[:1] != [False]):
             self.x_before.data.reshape(self.dims)[...] = x
         shift = self.blobs[-1].data if self.param.scale_param.bias_term else None
         scale_and_shift(self.device, x, self._scale(bottom).data, shift, y)
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Blobs, propagate_down: Flags, bottom: Blobs) -> None:
         dy = top[0].diff.reshape(self.dims)
         x = (self.x_before if top[0] is bottom[0] else bottom[0]).data.reshape(self.dims)
         if len(bottom) == 2:

@@ -14,20 +14,20 @@ Differs from Caffe: the loss is summed in double.
 
 from __future__ import annotations
 
-from caffe_lite.layer import LossLayer
+from caffe_lite.layer import Array, Blobs, Flags, LossLayer
 from caffe_lite.normalization import ignored_label, normalization, normalizer
 from caffe_lite.registry import register_layer
 
 
 @register_layer("SigmoidCrossEntropyLoss")
 class SigmoidCrossEntropyLoss(LossLayer):
-    def setup(self, bottom, top):
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
         p = self.param.loss_param
         self.ignore = ignored_label(p)
         self.normalization = normalization(p, p.BATCH_SIZE)
         self.normalizer = self.xp.ones((), self.dtype)  # on the device: forward saves it for backward
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         x, t = bottom
         self.check_shape(
             x.shape[:1] and x.shape[:1] == t.shape[:1] and x.count == t.count,
@@ -35,11 +35,11 @@ class SigmoidCrossEntropyLoss(LossLayer):
         )
         top[0].reshape(())
 
-    def _ignored(self, targets):
+    def _ignored(self, targets: Array) -> Array | None:
         """Which targets do not count; None if all do."""
         return None if self.ignore is None else self.xp.trunc(targets) == self.ignore
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         xp = self.xp
         x, t = (blob.data.reshape(-1) for blob in bottom)
         losses, slope = self.device.workspace("sigmoid_cross_entropy_loss", (2, x.size), self.dtype)
@@ -63,7 +63,7 @@ class SigmoidCrossEntropyLoss(LossLayer):
         self.normalizer[...] = normalizer(xp, p, self.normalization, items, x.size // items, valid)
         top[0].data[...] = losses.sum(dtype="float64") / self.normalizer
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Blobs, propagate_down: Flags, bottom: Blobs) -> None:
         self.check(
             not propagate_down[1],
             "targets (bottom 1) have no gradient: write propagate_down: true propagate_down: false",

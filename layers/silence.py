@@ -7,7 +7,7 @@ The gradient is zero.
 
 from __future__ import annotations
 
-from caffe_lite.layer import Layer
+from caffe_lite.layer import Blobs, Flags, Layer
 from caffe_lite.registry import register_layer
 
 
@@ -15,13 +15,13 @@ from caffe_lite.registry import register_layer
 class Silence(Layer):
     min_bottoms, exact_tops = 1, 0
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         pass
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         pass
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Blobs, propagate_down: Flags, bottom: Blobs) -> None:
         for blob, wanted in zip(bottom, propagate_down, strict=True):
             if wanted and blob.diff_in_use:  # a diff not in use is zero already
                 blob.diff[...] = 0

@@ -12,7 +12,7 @@ Differs from Caffe: a top whose gradient nobody has ever written counts as zero 
 
 from __future__ import annotations
 
-from caffe_lite.layer import Layer
+from caffe_lite.layer import Blobs, Flags, Layer
 from caffe_lite.registry import register_layer
 
 
@@ -20,7 +20,7 @@ from caffe_lite.registry import register_layer
 class Slice(Layer):
     exact_bottoms, min_tops = 1, 1
 
-    def setup(self, bottom, top):
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
         p = self.param.slice_param
         # Layer.set_up compares top[i] with bottom[i] only; here any top could be the bottom.
         self.check(all(t is not bottom[0] for t in top), "cannot run in place: give the tops names of their own")
@@ -35,7 +35,7 @@ class Slice(Layer):
             f"slice_points must be > 0 and increase, got {points}",
         )
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         p, shape = self.param.slice_param, bottom[0].shape
         axis = self.canonical_axis(bottom[0], p.slice_dim if p.HasField("slice_dim") else p.axis)
         size, points = shape[axis], list(p.slice_point)
@@ -57,12 +57,12 @@ class Slice(Layer):
             top[0].share_data(bottom[0])
             top[0].share_diff(bottom[0])
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         if len(top) > 1:
             for blob, part in zip(top, self.parts, strict=True):
                 blob.data[...] = bottom[0].data[part]
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Blobs, propagate_down: Flags, bottom: Blobs) -> None:
         if len(top) > 1 and propagate_down[0]:
             for blob, part in zip(top, self.parts, strict=True):
                 bottom[0].diff[part] = blob.diff if blob.diff_in_use else 0

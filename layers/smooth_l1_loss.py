@@ -20,11 +20,14 @@ batch has loss 0.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numba
+import numpy as np
 
+from caffe_lite.blob import Blob
 from caffe_lite.cuda import Kernels
-from caffe_lite.layer import LossLayer
+from caffe_lite.layer import Array, Blobs, Flags, LossLayer
 from caffe_lite.registry import register_layer
 
 kernels = Kernels(__file__)
@@ -33,20 +36,20 @@ NAMES = "predictions", "targets", "inside weights", "outside weights"
 
 @register_layer("SmoothL1Loss")
 class SmoothL1Loss(LossLayer):
-    exact_bottoms = None  # type: ignore[assignment]
+    exact_bottoms = None
     min_bottoms, max_bottoms = 2, 4
 
-    def setup(self, bottom, top):
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
         sigma = self.param.smooth_l1_loss_param.sigma
         self.check(sigma > 0, f"sigma must be > 0, got {sigma:g}")
         self.sigma2 = float(sigma) ** 2
 
-    def gradient_caveat(self, bottom):
+    def gradient_caveat(self, bottom: Blobs) -> str:
         if len(bottom) != 3 or bool(((bottom[2].data == 0) | (bottom[2].data == 1)).all()):
             return ""
         return "with three bottoms the weights are not in the gradient, which is right for weights of 0 and 1 only"
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         shape = bottom[0].shape
         for blob, name in zip(bottom, NAMES):  # noqa: B905 - weights may be absent
             self.check_shape(
@@ -62,25 +65,26 @@ class SmoothL1Loss(LossLayer):
         return bottom_index < 2
 
     @staticmethod
-    def _flat(bottom):
+    def _flat(bottom: Blobs) -> tuple[Array, Array, Array, Array, int]:
         """Predictions, targets, inside and outside weights (any array where absent), how many there are."""
-        arrays = [blob.data.reshape(-1) for blob in bottom]
-        return (*arrays, *arrays[:1] * (4 - len(arrays)), len(arrays))
+        given = [blob.data.reshape(-1) for blob in bottom]
+        predictions, targets, inside, outside = given + given[:1] * (4 - len(given))
+        return predictions, targets, inside, outside, len(given)
 
-    def forward_cpu(self, bottom, top):
+    def forward_cpu(self, bottom: Blobs, top: Blobs) -> None:
         top[0].data[...] = _forward(*self._flat(bottom), self.sigma2) / self.regions
 
-    def forward_gpu(self, bottom, top):
+    def forward_gpu(self, bottom: Blobs, top: Blobs) -> None:
         losses = self.device.workspace("smooth_l1_loss", (bottom[0].count,), self.dtype)
         kernels("smooth_l1_forward", losses.size, *self._flat(bottom), self.sigma2, losses, dtype=self.dtype)
         top[0].data[...] = losses.sum(dtype="float64") / self.regions
 
-    def backward_cpu(self, top, propagate_down, bottom):
+    def backward_cpu(self, top: Blobs, propagate_down: Flags, bottom: Blobs) -> None:
         scale = float(top[0].diff.reshape(-1)[0]) / self.regions
         for blob, sign in self._gradients(propagate_down, bottom):
             _backward(*self._flat(bottom), self.sigma2, sign * scale, blob.diff.reshape(-1))
 
-    def backward_gpu(self, top, propagate_down, bottom):
+    def backward_gpu(self, top: Blobs, propagate_down: Flags, bottom: Blobs) -> None:
         for blob, sign in self._gradients(propagate_down, bottom):
             scale = sign / self.regions
             kernels(
@@ -89,7 +93,7 @@ class SmoothL1Loss(LossLayer):
             )  # fmt: skip
 
     @staticmethod
-    def _gradients(propagate_down, bottom):
+    def _gradients(propagate_down: Flags, bottom: Blobs) -> Iterator[tuple[Blob, float]]:
         """(blob, sign) of the bottoms whose gradient is wanted; that of weights is zeroed here."""
         for blob, sign, wanted in zip(bottom, (1.0, -1.0, 0.0, 0.0), propagate_down):  # noqa: B905
             if wanted and sign:
@@ -102,7 +106,9 @@ class SmoothL1Loss(LossLayer):
 
 
 @numba.njit(cache=True)
-def _forward(prediction, target, inside, outside, bottoms, sigma2):
+def _forward(
+    prediction: np.ndarray, target: np.ndarray, inside: np.ndarray, outside: np.ndarray, bottoms: int, sigma2: float
+) -> float:
     total = 0.0
     for i in range(prediction.size):
         d = prediction[i] - target[i]
@@ -116,7 +122,10 @@ def _forward(prediction, target, inside, outside, bottoms, sigma2):
 
 
 @numba.njit(cache=True)
-def _backward(prediction, target, inside, outside, bottoms, sigma2, scale, dx):
+def _backward(
+    prediction: np.ndarray, target: np.ndarray, inside: np.ndarray, outside: np.ndarray,
+    bottoms: int, sigma2: float, scale: float, dx: np.ndarray,
+) -> None:  # fmt: skip
     for i in range(prediction.size):
         d = prediction[i] - target[i]
         if bottoms > 2:

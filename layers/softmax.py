@@ -8,13 +8,13 @@ The gradient is (dy_c - sum over k of dy_k y_k) y_c.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 import numba
 import numpy as np
 
 from caffe_lite.device import Device
-from caffe_lite.layer import Layer
+from caffe_lite.layer import Array, Blobs, Flags, Layer
 from caffe_lite.neuron import exp
 from caffe_lite.parallel import split
 from caffe_lite.registry import register_layer
@@ -25,17 +25,17 @@ class Softmax(Layer):
     exact_bottoms, exact_tops = 1, 1
     in_place = True
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         axis = self.canonical_axis(bottom[0], self.param.softmax_param.axis)
         shape = bottom[0].shape
         self.check_shape(shape[axis] > 0, f"axis {axis} must have at least one class, got shape {shape}")
         self.rows = bottom[0].count_of(0, axis), shape[axis], bottom[0].count_of(axis + 1)
         top[0].reshape(shape)
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         softmax(self.device, bottom[0].data.reshape(self.rows), top[0].data.reshape(self.rows))
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Blobs, propagate_down: Flags, bottom: Blobs) -> None:
         if not propagate_down[0]:
             return
         y, dy, dx = (a.reshape(self.rows) for a in (top[0].data, top[0].diff, bottom[0].diff))
@@ -50,7 +50,7 @@ class Softmax(Layer):
         self.xp.multiply(dx, y, out=dx)
 
 
-def softmax(device: Device, x: Any, y: Any) -> None:
+def softmax(device: Device, x: Array, y: Array) -> None:
     """Softmax along axis 1 of ``x``, shape (outer, C, inner), into ``y``, which may be ``x``."""
     if device.is_gpu:
         xp = device.xp
@@ -61,7 +61,7 @@ def softmax(device: Device, x: Any, y: Any) -> None:
         _along_classes(_rows, _columns, x, y)
 
 
-def _along_classes(rows: Any, columns: Any, *arrays: Any) -> None:
+def _along_classes(rows: Callable[..., None], columns: Callable[..., None], *arrays: Array) -> None:
     """Call the kernel for matrices (rows, C) or that for (outer, C, inner), on all threads."""
     outer, classes, inner = arrays[0].shape
     if inner == 1:
@@ -74,7 +74,7 @@ BLOCK = 512  # positions whose softmaxes are computed side by side: their classe
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def _rows(x, y, first, last):
+def _rows(x: np.ndarray, y: np.ndarray, first: int, last: int) -> None:
     """Rows [first, last) of ``x`` (rows, C)."""
     for row in range(first, last):
         peak = _largest(x[row])
@@ -86,7 +86,7 @@ def _rows(x, y, first, last):
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def _columns(x, y, first, last):
+def _columns(x: np.ndarray, y: np.ndarray, first: int, last: int) -> None:
     """Positions [first, last) of outer x inner of ``x`` (outer, C, inner)."""
     inner = x.shape[2]
     peaks, totals = np.empty(BLOCK, x.dtype), np.empty(BLOCK, x.dtype)
@@ -114,7 +114,7 @@ def _columns(x, y, first, last):
 
 
 @numba.njit(cache=True, nogil=True)
-def _largest(x):
+def _largest(x: np.ndarray) -> float:
     """The maximum of a vector; any number if it holds a NaN, which makes the softmax a NaN anyway."""
     a = b = c = d = e = f = g = h = x[0]
     whole = x.size // 8 * 8
@@ -134,7 +134,7 @@ def _largest(x):
 
 
 @numba.njit(cache=True, nogil=True, fastmath={"reassoc"})  # vectorised: a fixed order, if not that of the numbers
-def _sum(x):
+def _sum(x: np.ndarray) -> float:
     total = x.dtype.type(0)
     for i in range(x.size):
         total += x[i]
@@ -142,7 +142,7 @@ def _sum(x):
 
 
 @numba.njit(cache=True, nogil=True, fastmath={"reassoc"})
-def _dot(x, y):
+def _dot(x: np.ndarray, y: np.ndarray) -> float:
     total = x.dtype.type(0)
     for i in range(x.size):
         total += x[i] * y[i]
@@ -150,7 +150,7 @@ def _dot(x, y):
 
 
 @numba.njit(cache=True, nogil=True)
-def _rows_backward(y, dy, dx, first, last):
+def _rows_backward(y: np.ndarray, dy: np.ndarray, dx: np.ndarray, first: int, last: int) -> None:
     """Rows [first, last) of ``y`` (rows, C); ``dx`` may be ``dy``."""
     for row in range(first, last):
         dot = _dot(dy[row], y[row])
@@ -159,7 +159,7 @@ def _rows_backward(y, dy, dx, first, last):
 
 
 @numba.njit(cache=True, nogil=True)
-def _columns_backward(y, dy, dx, first, last):
+def _columns_backward(y: np.ndarray, dy: np.ndarray, dx: np.ndarray, first: int, last: int) -> None:
     """Positions [first, last) of outer x inner of ``y`` (outer, C, inner); ``dx`` may be ``dy``."""
     inner = y.shape[2]
     dots = np.empty(BLOCK, y.dtype)

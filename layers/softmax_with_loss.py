@@ -17,6 +17,8 @@ Caffe 1.0 aborts if both tops have a loss_weight.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numba
 import numpy as np
 
@@ -24,7 +26,7 @@ from caffe_lite import normalization
 from caffe_lite.blob import Blob
 from caffe_lite.cuda import Kernels
 from caffe_lite.labels import IGNORED, read_numbers
-from caffe_lite.layer import LossLayer
+from caffe_lite.layer import Array, Blobs, Flags, LossLayer
 from caffe_lite.layers.softmax import softmax
 from caffe_lite.parallel import split
 from caffe_lite.registry import register_layer
@@ -38,26 +40,26 @@ NOBODY = np.iinfo(np.int32).min  # an ignore_label that no row has, for the kern
 class SoftmaxWithLoss(LossLayer):
     min_tops, max_tops = 1, 2
 
-    def setup(self, bottom, top):
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
         p = self.param.loss_param
         self.ignore = normalization.ignored_label(p)
         self.normalization = normalization.normalization(p, p.VALID)
         self.prob = top[1] if len(top) == 2 else Blob((), self.dtype, self.device)
         self.normalizer = self.xp.ones((), self.dtype)  # on the device: forward saves it for backward
 
-    def example(self, bottom_index, bottom, rng):
+    def example(self, bottom_index: int, bottom: Blobs, rng: np.random.Generator) -> np.ndarray | None:
         return (
             rng.integers(0, bottom[0].shape[self.param.softmax_param.axis], bottom[1].shape)
             if bottom_index == 1
             else None
         )
 
-    def gradient_caveat(self, bottom):
+    def gradient_caveat(self, bottom: Blobs) -> str:
         if not bool((self.prob.data < SMALLEST).any()):
             return ""
         return "where a probability is below FLT_MIN the loss is clamped, and its gradient is not"
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         axis = self.canonical_axis(bottom[0], self.param.softmax_param.axis)
         shape = bottom[0].shape
         self.check_shape(shape[axis] > 0, f"axis {axis} must have at least one class, got shape {shape}")
@@ -71,30 +73,30 @@ class SoftmaxWithLoss(LossLayer):
         self.prob.reshape(shape)
         top[0].reshape(())
 
-    def _normalize(self, valid_rows):
+    def _normalize(self, valid_rows: Any) -> None:
         """Set the normaliser; ``valid_rows`` is a number, or a device array on a GPU."""
         outer, _, inner = self.rows
         self.normalizer[...] = normalization.normalizer(
             self.xp, self.param.loss_param, self.normalization, outer, inner, valid_rows
         )
 
-    def _probabilities(self, bottom):
+    def _probabilities(self, bottom: Blobs) -> Array:
         prob = self.prob.data.reshape(self.rows)
         softmax(self.device, bottom[0].data.reshape(self.rows), prob)
         return prob
 
-    def _labels(self, bottom):
+    def _labels(self, bottom: Blobs) -> Array:
         return read_numbers(self, bottom[1].data.reshape(-1), self.rows[1], "label of row", self.ignore)
 
-    def _ignored(self):
+    def _ignored(self) -> int:
         return NOBODY if self.ignore is None else self.ignore
 
-    def forward_cpu(self, bottom, top):
+    def forward_cpu(self, bottom: Blobs, top: Blobs) -> None:
         loss, valid = _forward(self._probabilities(bottom), self._labels(bottom), self.dtype.type(SMALLEST))
         self._normalize(valid)
         top[0].data[...] = loss / self.normalizer
 
-    def forward_gpu(self, bottom, top):
+    def forward_gpu(self, bottom: Blobs, top: Blobs) -> None:
         prob = self._probabilities(bottom)
         outer, classes, inner = self.rows
         losses, valid = self.device.workspace("softmax_with_loss", (2, outer * inner), self.dtype)
@@ -105,24 +107,24 @@ class SoftmaxWithLoss(LossLayer):
         self._normalize(valid.sum(dtype="float64"))
         top[0].data[...] = losses.sum(dtype="float64") / self.normalizer
 
-    def backward_cpu(self, top, propagate_down, bottom):
+    def backward_cpu(self, top: Blobs, propagate_down: Flags, bottom: Blobs) -> None:
         if self._has_work(propagate_down):
             outer, classes, inner = self.rows
-            kernel, shape, rows = _columns_backward, self.rows, outer * classes
-            if inner == 1:
-                kernel, shape, rows = _rows_backward, (outer, classes), outer
+            kernel = _rows_backward if inner == 1 else _columns_backward
+            shape = (outer, classes) if inner == 1 else self.rows
+            rows = outer if inner == 1 else outer * classes
             prob, dx, labels = self.prob.data.reshape(shape), bottom[0].diff.reshape(shape), self._labels(bottom)
             scale = self.dtype.type(top[0].diff.reshape(-1)[0] / self.normalizer)
             split(lambda first, last: kernel(prob, labels, scale, dx, first, last), rows, dx.size)
 
-    def backward_gpu(self, top, propagate_down, bottom):
+    def backward_gpu(self, top: Blobs, propagate_down: Flags, bottom: Blobs) -> None:
         if self._has_work(propagate_down):
             kernels(
                 "softmax_loss_backward", self.prob.count, self.prob.data, bottom[1].data, *self.rows[1:],
                 self._ignored(), top[0].diff, self.normalizer, bottom[0].diff, dtype=self.dtype,
             )  # fmt: skip
 
-    def _has_work(self, propagate_down):
+    def _has_work(self, propagate_down: Flags) -> bool:
         self.check(
             not propagate_down[1],
             "labels (bottom 1) have no gradient: write propagate_down: true propagate_down: false",
@@ -131,7 +133,7 @@ class SoftmaxWithLoss(LossLayer):
 
 
 @numba.njit(cache=True)
-def _forward(prob, labels, smallest):
+def _forward(prob: np.ndarray, labels: np.ndarray, smallest: float) -> tuple[float, int]:
     """(sum of the losses, rows that count)."""
     inner = prob.shape[2]
     loss, valid = 0.0, 0
@@ -145,7 +147,7 @@ def _forward(prob, labels, smallest):
 
 
 @numba.njit(cache=True, nogil=True)
-def _rows_backward(prob, labels, scale, dx, first, last):
+def _rows_backward(prob: np.ndarray, labels: np.ndarray, scale: float, dx: np.ndarray, first: int, last: int) -> None:
     """Rows [first, last) of ``prob`` (rows, C)."""
     for row in range(first, last):
         if labels[row] == IGNORED:
@@ -157,7 +159,9 @@ def _rows_backward(prob, labels, scale, dx, first, last):
 
 
 @numba.njit(cache=True, nogil=True)
-def _columns_backward(prob, labels, scale, dx, first, last):
+def _columns_backward(
+    prob: np.ndarray, labels: np.ndarray, scale: float, dx: np.ndarray, first: int, last: int
+) -> None:
     """Rows [first, last) of outer x C, one image and class each, of ``prob`` (outer, C, inner)."""
     classes, inner = prob.shape[1:]
     for row in range(first, last):

@@ -10,7 +10,7 @@ Differs from Caffe: a top whose gradient nobody has ever written counts as zero 
 
 from __future__ import annotations
 
-from caffe_lite.layer import Layer
+from caffe_lite.layer import Blobs, Flags, Layer
 from caffe_lite.registry import register_layer
 
 
@@ -18,19 +18,19 @@ from caffe_lite.registry import register_layer
 class Split(Layer):
     exact_bottoms, min_tops = 1, 1
 
-    def setup(self, bottom, top):
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
         # Layer.set_up compares top[i] with bottom[i] only; here any top could be the bottom.
         self.check(all(t is not bottom[0] for t in top), "cannot run in place: give the tops names of their own")
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         for blob in top:
             blob.reshape(bottom[0].shape)
             blob.share_data(bottom[0])
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         pass  # the memory is shared
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Blobs, propagate_down: Flags, bottom: Blobs) -> None:
         if not propagate_down[0]:
             return
         total = bottom[0].diff

@@ -11,10 +11,8 @@ Differs from Caffe: nothing. Like Caffe it refuses maps too small for a level, w
 
 from __future__ import annotations
 
-from typing import Any
-
 from caffe_lite.blob import Blob
-from caffe_lite.layer import Layer
+from caffe_lite.layer import Array, Blobs, Flags, Layer
 from caffe_lite.layers.pooling import Pooling
 from caffe_lite.proto import caffe_pb2
 from caffe_lite.registry import register_layer
@@ -26,14 +24,14 @@ class SPP(Layer):
     levels: list[Pooling]
     pooled: list[Blob]  # their tops
 
-    def setup(self, bottom, top):
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
         p = self.param.spp_param
         self.check(p.pyramid_height > 0, f"pyramid_height must be > 0, got {p.pyramid_height}")
         self.size = (0, 0)  # of the map that the levels are for
         self.levels, self.pooled = [], []
         self.image = Blob((), self.dtype, self.device)  # the bottom, with a diff for one level after the other
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         shape = bottom[0].shape
         self.check_shape(len(shape) == 4, f"bottom must have shape (N, C, H, W), got {shape}")
         n, c, height, width = shape
@@ -72,7 +70,7 @@ class SPP(Layer):
         p = self.param.spp_param
         return p.PoolMethod.Name(p.pool)
 
-    def _parts(self, array: Any) -> list[Any]:
+    def _parts(self, array: Array) -> list[Array]:
         """The piece of the top's data or diff that belongs to each level, in the level's shape (a copy or a view)."""
         pieces, first = [], 0
         n = array.shape[0]
@@ -83,12 +81,12 @@ class SPP(Layer):
             first += count
         return pieces
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         for level, blob, part in zip(self.levels, self.pooled, self._parts(top[0].data), strict=True):
             level.forward(bottom, [blob])
             part[...] = blob.data.reshape(part.shape)
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Blobs, propagate_down: Flags, bottom: Blobs) -> None:
         if not propagate_down[0]:
             return
         dx = bottom[0].diff

@@ -12,19 +12,17 @@ gradient.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numba
 import numpy as np
 
 from caffe_lite.cuda import Kernels
-from caffe_lite.layer import Layer
+from caffe_lite.layer import Array, Layer
 from caffe_lite.philox import WORD, draw_key, philox4x32, signed
 
 kernels = Kernels(__file__)
 
 
-def draw(layer: Layer, x: Any, y: Any, mask: Any, kernel: tuple[int, int], stride: tuple[int, int]) -> None:
+def draw(layer: Layer, x: Array, y: Array, mask: Array, kernel: tuple[int, int], stride: tuple[int, int]) -> None:
     """TRAIN: write y and mask (h * W + w, or -1), both (N, C, OH, OW), from x (N, C, H, W)."""
     key = draw_key(layer.device.rng)
     if layer.device.is_gpu:
@@ -34,7 +32,7 @@ def draw(layer: Layer, x: Any, y: Any, mask: Any, kernel: tuple[int, int], strid
         _draw(x, *key, y, mask, *kernel, *stride)
 
 
-def mean(layer: Layer, x: Any, y: Any, sums: Any, kernel: tuple[int, int], stride: tuple[int, int]) -> None:
+def mean(layer: Layer, x: Array, y: Array, sums: Array, kernel: tuple[int, int], stride: tuple[int, int]) -> None:
     """TEST: write y and sums, the sum of each window."""
     if layer.device.is_gpu:
         sizes = (*x.shape[2:], *y.shape[2:], *kernel, *stride)
@@ -44,8 +42,9 @@ def mean(layer: Layer, x: Any, y: Any, sums: Any, kernel: tuple[int, int], strid
 
 
 def mean_backward(
-    layer: Layer, x: Any, y: Any, sums: Any, dy: Any, dx: Any, kernel: tuple[int, int], stride: tuple[int, int]
-) -> None:
+    layer: Layer, x: Array, y: Array, sums: Array, dy: Array, dx: Array,
+    kernel: tuple[int, int], stride: tuple[int, int],
+) -> None:  # fmt: skip
     """Overwrite dx with the derivative of ``mean``: dy (2 x - y) / sum x, summed over the windows."""
     if layer.device.is_gpu:
         sizes = (*x.shape[2:], *y.shape[2:], *kernel, *stride)
@@ -55,7 +54,10 @@ def mean_backward(
 
 
 @numba.njit(cache=True)
-def _draw(x, key0, key1, y, mask, kernel_h, kernel_w, stride_h, stride_w):
+def _draw(
+    x: np.ndarray, key0: np.uint64, key1: np.uint64, y: np.ndarray, mask: np.ndarray,
+    kernel_h: int, kernel_w: int, stride_h: int, stride_w: int,
+) -> None:  # fmt: skip
     channels, height, width = x.shape[1:]
     windows_h, windows_w = y.shape[2:]
     zero = np.uint64(0)
@@ -83,7 +85,9 @@ def _draw(x, key0, key1, y, mask, kernel_h, kernel_w, stride_h, stride_w):
 
 
 @numba.njit(cache=True)
-def _mean(x, y, sums, kernel_h, kernel_w, stride_h, stride_w):
+def _mean(
+    x: np.ndarray, y: np.ndarray, sums: np.ndarray, kernel_h: int, kernel_w: int, stride_h: int, stride_w: int
+) -> None:
     for n, c, i, j in np.ndindex(y.shape):
         total, squares = x.dtype.type(0), x.dtype.type(0)
         for h in range(i * stride_h, min(i * stride_h + kernel_h, x.shape[2])):
@@ -95,7 +99,10 @@ def _mean(x, y, sums, kernel_h, kernel_w, stride_h, stride_w):
 
 
 @numba.njit(cache=True)
-def _mean_backward(x, y, sums, dy, dx, kernel_h, kernel_w, stride_h, stride_w):
+def _mean_backward(
+    x: np.ndarray, y: np.ndarray, sums: np.ndarray, dy: np.ndarray, dx: np.ndarray,
+    kernel_h: int, kernel_w: int, stride_h: int, stride_w: int,
+) -> None:  # fmt: skip
     dx[:] = 0
     for n, c, i, j in np.ndindex(y.shape):
         if not sums[n, c, i, j] > 0:

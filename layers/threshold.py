@@ -7,19 +7,20 @@ There is no gradient, and asking for one is an error. Differs from Caffe: force_
 
 from __future__ import annotations
 
+from caffe_lite.layer import Blobs, Flags
 from caffe_lite.neuron import NeuronLayer
 from caffe_lite.registry import register_layer
 
 
 @register_layer("Threshold")
 class Threshold(NeuronLayer):
-    def setup(self, bottom, top):
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
         self.threshold = self.dtype.type(self.param.threshold_param.threshold)
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         self.xp.greater(bottom[0].data, self.threshold, out=top[0].data)
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Blobs, propagate_down: Flags, bottom: Blobs) -> None:
         self.check(not propagate_down[0], "has no gradient: write propagate_down: false for its bottom")
 
     def allow_force_backward(self, bottom_index: int) -> bool:

@@ -8,7 +8,7 @@ The gradient is the sum over the copies.
 
 from __future__ import annotations
 
-from caffe_lite.layer import Layer
+from caffe_lite.layer import Blobs, Flags, Layer
 from caffe_lite.registry import register_layer
 
 
@@ -16,18 +16,18 @@ from caffe_lite.registry import register_layer
 class Tile(Layer):
     exact_bottoms, exact_tops = 1, 1
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         p, shape = self.param.tile_param, bottom[0].shape
         self.check(p.tiles > 0, f"tiles must be given and > 0, got {p.tiles if p.HasField('tiles') else 'none'}")
         axis = self.canonical_axis(bottom[0], p.axis)
         self.dims = bottom[0].count_of(0, axis), p.tiles, bottom[0].count_of(axis)
         top[0].reshape(*shape[:axis], p.tiles * shape[axis], *shape[axis + 1 :])
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         outer, _, inner = self.dims
         top[0].data.reshape(self.dims)[...] = bottom[0].data.reshape(outer, 1, inner)
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Blobs, propagate_down: Flags, bottom: Blobs) -> None:
         if propagate_down[0]:
             outer, _, inner = self.dims
             top[0].diff.reshape(self.dims).sum(axis=1, out=bottom[0].diff.reshape(outer, inner))

@@ -24,10 +24,12 @@ than the crop, no window of a kind, an index out of range) is an error.
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import numpy as np
 
 from caffe_lite.data.prefetch import (
+    Batch,
     BatchReader,
     PrefetchingLayer,
     generator_from,
@@ -35,8 +37,9 @@ from caffe_lite.data.prefetch import (
     set_generator_state,
 )
 from caffe_lite.data.transformer import decode_image, read_file, read_mean_image
-from caffe_lite.data.window_file import read_window_file, warp_window
+from caffe_lite.data.window_file import WindowFile, read_window_file, warp_window
 from caffe_lite.errors import DataError
+from caffe_lite.layer import Blobs
 from caffe_lite.registry import register_layer
 
 log = logging.getLogger("caffe_lite")
@@ -46,7 +49,7 @@ log = logging.getLogger("caffe_lite")
 class WindowData(PrefetchingLayer):
     exact_tops = 2
 
-    def setup(self, bottom, top):
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
         p, transform = self.param.window_data_param, self.param.transform_param
         size = transform.crop_size
         self.check(p.batch_size > 0, "batch_size must be > 0: give it in window_data_param")
@@ -64,7 +67,7 @@ class WindowData(PrefetchingLayer):
         top[1].reshape(p.batch_size)
         self.start(reader, self.param.data_param.prefetch)
 
-    def _mean(self, transform, size):
+    def _mean(self, transform: Any, size: int) -> np.ndarray:
         """What is subtracted, of a shape that goes with (3, size, size)."""
         values = np.array(transform.mean_value, dtype=np.float32)
         both = transform.HasField("mean_file") and values.size
@@ -86,7 +89,9 @@ class WindowData(PrefetchingLayer):
 class WindowReader(BatchReader):
     """Batches of windows drawn from a WindowFile."""
 
-    def __init__(self, param, transform, windows, mean, rng):
+    def __init__(
+        self, param: Any, transform: Any, windows: WindowFile, mean: np.ndarray, rng: np.random.Generator
+    ) -> None:
         self.param = param
         self.source = param.source
         self.size, self.mirror = transform.crop_size, transform.mirror
@@ -101,7 +106,7 @@ class WindowReader(BatchReader):
             if count and not len(rows):
                 raise DataError(f"{param.source}: a batch needs {count} {kind} window(s), the file has none")
 
-    def fill(self, batch):
+    def fill(self, batch: Batch) -> None:
         n, size = self.param.batch_size, self.size
         data, labels = batch.reshape((n, 3, size, size), (n,))
         data[...] = 0
@@ -116,7 +121,7 @@ class WindowReader(BatchReader):
                 batch.images.append(self.param.root_folder + self.windows.images[row[0]])
                 item += 1
 
-    def _warp(self, out, row, mirror, scale):
+    def _warp(self, out: np.ndarray, row: np.ndarray, mirror: bool, scale: np.float32) -> None:
         """Warp a row (image, label, x1, y1, x2, y2) of the window file into ``out`` (3, s, s)."""
         path = self.param.root_folder + self.windows.images[row[0]]
         image = decode_image(self._content(path), True, path)
@@ -126,7 +131,7 @@ class WindowReader(BatchReader):
         except DataError as error:
             raise DataError(f"{path}: {error} (in {self.source})") from None
 
-    def _content(self, path):
+    def _content(self, path: str) -> bytes:
         content = self.files.get(path)
         if content is None:
             content = read_file(path)
@@ -134,10 +139,10 @@ class WindowReader(BatchReader):
                 self.files[path] = content
         return content
 
-    def place(self):
+    def place(self) -> dict[str, Any]:
         return {"windows": [len(rows) for _, rows, _ in self.kinds], "random": generator_state(self.rng)}
 
-    def go_to(self, place):
+    def go_to(self, place: dict[str, Any]) -> None:
         here = [len(rows) for _, rows, _ in self.kinds]
         if place["windows"] != here:
             raise DataError(f"it is of {place['windows']} background and foreground windows, the file has {here}")

@@ -28,7 +28,7 @@ from caffe_lite.data.config import ConfigError, cfg
 from caffe_lite.data.prefetch import ReadAhead
 from caffe_lite.data.roi_data_layer.minibatch import Sample, build_minibatch, draw_minibatch
 from caffe_lite.errors import DataError, did_you_mean
-from caffe_lite.layer import Layer
+from caffe_lite.layer import Blobs, Flags, Layer
 
 
 class RoIDataLayer(Layer):
@@ -37,7 +37,7 @@ class RoIDataLayer(Layer):
     exact_bottoms = 0
     min_tops, max_tops = 3, 5
 
-    def setup(self, bottom: Sequence[Any], top: Sequence[Any]) -> None:
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
         self._num_classes = read_num_classes(self.param_str)  # type: ignore[attr-defined]
         columns = 4 * self._num_classes
         shapes = {"data": (1, 3, 100, 100), "rois": (1, 5), "labels": (1,)}
@@ -80,10 +80,10 @@ class RoIDataLayer(Layer):
         self._roidb = roidb
         self._shuffle()
 
-    def reshape(self, bottom: Sequence[Any], top: Sequence[Any]) -> None:
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         """Nothing: forward gives the tops their shapes."""
 
-    def forward(self, bottom: Sequence[Any], top: Sequence[Any]) -> None:
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         if not self._roidb:
             raise DataError(f"layer {self.name!r}: has no images: call set_roidb(roidb) before the first forward")
         samples, blobs = self._take()
@@ -94,7 +94,7 @@ class RoIDataLayer(Layer):
             top[index].reshape(*blobs[name].shape)
             top[index].data[...] = blobs[name]
 
-    def backward(self, top: Sequence[Any], propagate_down: Sequence[bool], bottom: Sequence[Any]) -> None:
+    def backward(self, top: Blobs, propagate_down: Flags, bottom: Blobs) -> None:
         """Nothing: there is no bottom."""
 
     def state(self) -> dict[str, Any]:

@@ -61,7 +61,9 @@ def _row_maxima(overlaps: Any) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
 
 
 @numba.njit(cache=True)
-def _csr_row_maxima(data, indices, indptr, width, values, columns):
+def _csr_row_maxima(
+    data: np.ndarray, indices: np.ndarray, indptr: np.ndarray, width: int, values: np.ndarray, columns: np.ndarray
+) -> None:
     for row in range(len(values)):
         first_zero = 0  # first column that is not stored
         best, where = -np.inf, -1
