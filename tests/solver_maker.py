@@ -8,7 +8,7 @@ import numpy as np
 
 import caffe_lite as caffe
 from caffe_lite.solver import Solver
-from tests.test_net import MLP, feed
+from tests.small_net import MLP, feed
 
 BATCH_NORM = """
 name: "bn"

@@ -13,8 +13,8 @@ import caffe_lite as caffe
 from caffe_lite.device import Device
 from caffe_lite.errors import SolverError
 from caffe_lite.solver import Solver
+from tests.small_net import feed
 from tests.solver_maker import BATCH_NORM, history, make_solver, same, values
-from tests.test_net import feed
 
 pytestmark = pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered:RuntimeWarning")
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from caffe_lite.device import Device
+from tests.small_net import MLP
 from tests.solver_maker import gradients, make_solver
-from tests.test_net import MLP
 
 NAMED = MLP.replace('name: "ip2" type', 'name: "ip2" param { name: "shared" } param { lr_mult: 0 } type')
 

@@ -67,7 +67,7 @@ def kills(case: Path, count: int, seed: int) -> None:
         assert process.stdout is not None
         words = process.stdout.readline().split()
         process.stdout.readline()
-        time.sleep(rng.uniform(0, 0.4))
+        time.sleep(rng.uniform(0, 0.2))  # an iteration and its snapshot take some hundredths
         process.kill()
         process.communicate()
         assert len(words) == 2, "it could not go on"

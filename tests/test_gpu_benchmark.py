@@ -71,7 +71,8 @@ def test_every_layer_is_timed(toy: tuple[Path, bool]) -> None:
 
 def test_the_device_is_held_against_the_cpu(toy: tuple[Path, bool], emulated: Device) -> None:
     folder, train = toy
-    assert 0 <= gpu_timing.difference(folder, train, emulated) < gpu.TOLERANCE
+    found = gpu_timing.differences(folder, train, emulated, ("float32", "tf32"))
+    assert list(found) == ["float32", "tf32"] and 0 <= found["float32"] < gpu.TOLERANCE and found["tf32"] < 0.1
 
 
 def test_a_wrong_device_is_seen(toy: tuple[Path, bool], emulated: Device, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,7 +86,7 @@ def test_a_wrong_device_is_seen(toy: tuple[Path, bool], emulated: Device, monkey
 
     monkeypatch.setattr(InnerProduct, "forward_gpu", wrong)
     folder, train = toy
-    assert gpu_timing.difference(folder, train, emulated) > 10 * gpu.TOLERANCE
+    assert gpu_timing.differences(folder, train, emulated, ["float32"])["float32"] > 10 * gpu.TOLERANCE
 
 
 @pytest.mark.parametrize(("tolerance", "status"), [(gpu.TOLERANCE, 0), (-1.0, 1)])
@@ -100,18 +101,65 @@ def test_a_whole_run_on_a_toy_net(
     for name, value in (("IMAGE", (48, 64)), ("TEST_ROIS", 6)):
         monkeypatch.setattr(cases, name, value)
     monkeypatch.setattr(gpu_timing, "SMALL_IMAGE", (32, 48))
-    monkeypatch.setattr(gpu_timing, "synchronizer", lambda device: lambda: None)
     monkeypatch.setattr(gpu_timing, "machine", lambda device, repeat: MACHINE)
+    monkeypatch.setattr(gpu_timing, "versions", lambda device: "CuPy none")
     monkeypatch.setattr(gpu_timing, "computes", lambda device: ("float32",))
     monkeypatch.setattr(gpu, "free", lambda device: None)
     monkeypatch.setattr(gpu, "torch_engines", lambda: ())
     monkeypatch.setattr(gpu, "TOLERANCE", tolerance)
     options = argparse.Namespace(repeat=1, layers=True)
     assert gpu.report([cases.Case("toy", "mini/test.prototxt")], emulated, options) == status
+    assert emulated.compute == "float32"
     out, err = capsys.readouterr()
     for line in ("### toy", "### Whole nets", "| conv1 forward | ", "| roi_pool forward | ", "| toy | "):
         assert f"\n{line}" in out
     assert "backward |" not in out and err == ("gpu.py: not what it is on the CPU: toy\n" if status else "")
+
+
+def test_a_case_that_fails_does_not_stop_the_others(
+    emulated: Device, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run_case(case: cases.Case, device: Device, args: argparse.Namespace) -> tuple[Row, list[Row], dict[str, float]]:
+        if case.name == "bad":
+            raise MemoryError("no room")
+        return Row(case.name, {"float32": 0.5}, 1e9, 1e9), [], {"float32": 1e-6}
+
+    monkeypatch.setattr(gpu_timing, "machine", lambda device, repeat: MACHINE)
+    monkeypatch.setattr(gpu_timing, "versions", lambda device: "CuPy none")
+    monkeypatch.setattr(gpu, "run_case", run_case)
+    chosen = [cases.Case(name, "") for name in ("one", "bad", "two")]
+    assert gpu.report(chosen, emulated, argparse.Namespace(repeat=1, layers=False)) == 1
+    out, err = capsys.readouterr()
+    assert out.index("### one") < out.index("### two") < out.index("### Whole nets") and "bad" not in out
+    assert "no room" in err and err.endswith("gpu.py: failed, see above: bad (MemoryError)\n")
+
+
+def test_the_peers_failure_leaves_our_times(
+    emulated: Device, toy: tuple[Path, bool], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(gpu_timing, "computes", lambda device: ("float32",))
+    monkeypatch.setattr(gpu, "free", lambda device: None)
+    monkeypatch.setattr(gpu, "torch_engines", lambda: ("PyTorch",))
+    monkeypatch.setattr(engines, "pytorch", refuse)
+    folder, train = toy
+    assert list(gpu.whole(folder, cases.Case("toy", "", train), emulated, 1)) == ["float32"]
+    assert capsys.readouterr().err == "gpu.py: toy: PyTorch fails: RuntimeError: out of memory\n"
+
+
+def test_the_rates_of_a_machine(emulated: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the calls that CuPy has; the rates are the host's."""
+    monkeypatch.setattr(devices, "gpu_properties", lambda index: {"name": b"Made-up GPU", "major": 7})
+    found = gpu_timing.machine(emulated, 1, megabytes=1, size=32)
+    assert found.name == "Made-up GPU" and found.copy > 0 and list(found.rates) == ["float32"]
+    assert emulated.compute == "float32"
+
+
+def test_a_case_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+    assert gpu.main(["--case", "XL"]) == 1
+    assert "no case is named like that; there are: S test, 2000 RoIs; " in capsys.readouterr().err
 
 
 def test_the_small_check_keeps_rois_in_the_picture() -> None:

@@ -9,10 +9,10 @@ import h5py
 import numpy as np
 import pytest
 
-import caffe_lite as caffe
 from caffe_lite import hdf5_weights, snapshot
 from caffe_lite.device import Device
 from caffe_lite.errors import WeightsError
+from tests.small_net import assert_same, net_of, parameters
 
 SHARED = """
 layer { name: "data" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }
@@ -21,23 +21,6 @@ layer { name: "a" type: "InnerProduct" bottom: "x" top: "a" param { name: "w" }
 layer { name: "in/b" type: "InnerProduct" bottom: "a" top: "b" param { name: "w" }
         inner_product_param { num_output: 3 weight_filler { type: "gaussian" } } }
 """
-
-
-def values(net: Any) -> dict[str, list[np.ndarray]]:
-    return {name: [np.array(b.data) for b in blobs] for name, blobs in net.params.items()}
-
-
-def assert_same(a: dict[str, list[np.ndarray]], b: dict[str, list[np.ndarray]]) -> None:
-    assert a.keys() == b.keys()
-    for name in a:
-        for x, y in zip(a[name], b[name], strict=True):
-            np.testing.assert_array_equal(x, y)
-
-
-def net_of(folder: Path, text: str, seed: int = 1) -> caffe.Net:
-    (folder / "net.prototxt").write_text(text)
-    caffe.set_random_seed(seed)
-    return caffe.Net(folder / "net.prototxt", caffe.TRAIN)
 
 
 def test_hdf5_weights_have_caffes_layout(tmp_path: Path, device: Device) -> None:
@@ -56,10 +39,10 @@ def test_hdf5_weights_have_caffes_layout(tmp_path: Path, device: Device) -> None
     other = net_of(tmp_path, SHARED, seed=2)
     report = other.copy_from(tmp_path / "w.caffemodel.h5")
     assert report.copied == ["a", "in/b"] and not report.ignored and not report.untouched
-    assert_same(values(net), values(other))
+    assert_same(parameters(net), parameters(other))
     other = net_of(tmp_path, SHARED, seed=2)
     other.load_hdf5(tmp_path / "w.caffemodel.h5")
-    assert_same(values(net), values(other))
+    assert_same(parameters(net), parameters(other))
     net.save_hdf5(tmp_path / "w.caffemodel.h5")
     with h5py.File(tmp_path / "w.caffemodel.h5") as file:
         assert set(file) == {"data"}
@@ -78,14 +61,14 @@ def test_hdf5_weights_have_caffes_layout(tmp_path: Path, device: Device) -> None
 )
 def test_hdf5_weights_that_do_not_fit_change_nothing(tmp_path: Path, content: dict[str, Any], message: str) -> None:
     net = net_of(tmp_path, SHARED)
-    before = values(net)
+    before = parameters(net)
     path = tmp_path / "w.h5"
     with h5py.File(path, "w") as file:
         for name, array in content.items():
             file[name] = array
     with pytest.raises(WeightsError, match=f"^{path}: .*{message}"):
         net.copy_from(path)
-    assert_same(before, values(net))
+    assert_same(before, parameters(net))
 
 
 def test_hdf5_weights_of_other_layers_and_in_double(tmp_path: Path) -> None:

@@ -10,19 +10,7 @@ import pytest
 import caffe_lite as caffe
 from caffe_lite.device import Device
 from caffe_lite.errors import CaffeError, NetError, PrototxtError, ShapeError, WeightsError
-
-MLP = """
-name: "mlp"
-layer { name: "data" type: "Input" top: "data" top: "label"
-        input_param { shape { dim: 4 dim: 6 } shape { dim: 4 } } }
-layer { name: "ip1" type: "InnerProduct" bottom: "data" top: "ip1"
-        inner_product_param { num_output: 5 weight_filler { type: "xavier" } } }
-layer { name: "relu1" type: "ReLU" bottom: "ip1" top: "ip1" }
-layer { name: "ip2" type: "InnerProduct" bottom: "ip1" top: "ip2"
-        inner_product_param { num_output: 3 weight_filler { type: "xavier" } } }
-layer { name: "accuracy" type: "Accuracy" bottom: "ip2" bottom: "label" top: "accuracy" include { phase: TEST } }
-layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip2" bottom: "label" top: "loss" }
-"""
+from tests.small_net import MLP, feed
 
 
 @pytest.fixture
@@ -36,13 +24,6 @@ def build(tmp_path: Path, device: Device):
         return caffe.Net(path, phase, **options)
 
     return make
-
-
-def feed(net: caffe.Net, seed: int = 0) -> None:
-    rng = np.random.default_rng(seed)
-    net.blobs["data"].data[...] = rng.normal(size=net.blobs["data"].shape)
-    if "label" in net.blobs:
-        net.blobs["label"].data[...] = rng.integers(0, 3, net.blobs["label"].shape)
 
 
 def test_members(build) -> None:

@@ -20,29 +20,16 @@ from caffe_lite.errors import DataError, WeightsError
 from caffe_lite.proto import caffe_pb2
 from caffe_lite.signals import SolverAction
 from caffe_lite.solver import Solver
-from tests.test_hdf5_weights import assert_same, net_of, values
-from tests.test_net import MLP, feed
+from tests.small_net import MLP, assert_same, net_of, parameters
 from tests.training_runs import Lines, digest, write_case
 
 GOLDEN = Path(__file__).parent / "golden" / "solvers"
 
 
 @pytest.fixture
-def make(tmp_path: Path, device: Device, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Solver]:
-    """A solver of the MLP in a folder of its own, on each device."""
-    monkeypatch.chdir(tmp_path)
-    Path("net.prototxt").write_text(MLP)
-
-    def solver(text: str = "") -> Solver:
-        Path("solver.prototxt").write_text(
-            'net: "net.prototxt" base_lr: 0.1 lr_policy: "fixed" momentum: 0.9 random_seed: 3 '
-            f'snapshot_prefix: "s" {text}'
-        )
-        made = caffe.get_solver("solver.prototxt")
-        feed(made.net)
-        return made
-
-    return solver
+def make(make: Callable[..., Solver]) -> Callable[..., Solver]:
+    """A solver of the MLP with momentum, whose files begin with "s"."""
+    return lambda text="", **fields: make(f'momentum: 0.9 snapshot_prefix: "s" {text}', **fields)
 
 
 # ---- files
@@ -110,11 +97,11 @@ def test_a_moved_snapshot_takes_the_weights_beside_it(make: Callable[..., Solver
     Path("moved").mkdir()
     for path in [*solver.snapshot(), "s_iter_1.solverstate.resume.npz"]:
         shutil.copy(path, "moved")
-    kept = values(solver.net)
+    kept = parameters(solver.net)
     Path("s_iter_1.caffemodel").write_bytes(b"something else")
     other = make()
     other.restore("moved/s_iter_1.solverstate")
-    assert_same(kept, values(other.net))
+    assert_same(kept, parameters(other.net))
 
 
 def test_a_net_that_the_weights_are_too_few_for_is_refused(make: Callable[..., Solver]) -> None:
@@ -123,9 +110,8 @@ def test_a_net_that_the_weights_are_too_few_for_is_refused(make: Callable[..., S
     _, state = solver.snapshot()
     os.unlink(sidecar.path_of(state))
     text = MLP.replace('name: "ip2"', 'name: "ip3"')
-    Path("net.prototxt").write_text(text)
     with pytest.raises(WeightsError, match=r"s_iter_0\.caffemodel: holds no parameters of layer 'ip3'"):
-        make().restore(state)
+        make(layers=text).restore(state)
 
 
 def test_a_state_of_other_layers_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,15 +131,15 @@ def test_an_attribute_named_state_of_a_users_layer_is_its_own() -> None:
 
 
 def test_a_snapshot_of_a_stop_in_the_middle_of_tests_begins_with_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, "caffe_lite")
     monkeypatch.chdir(write_case(tmp_path, "tested"))
 
     def run(stop_at: int | None, resume: str | None = None) -> tuple[str, list[str]]:
         lines = Lines()
         logger = logging.getLogger("caffe_lite")
         logger.addHandler(lines)
-        logger.setLevel(logging.INFO)
         solver = caffe.get_solver("solver.prototxt")
         asked = iter(range(10**6))
         if stop_at is not None:

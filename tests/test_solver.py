@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 from pathlib import Path
 
@@ -13,9 +12,8 @@ import caffe_lite as caffe
 from caffe_lite import registry
 from caffe_lite.device import Device
 from caffe_lite.errors import WeightsError
-from caffe_lite.proto import caffe_pb2
-from tests.solver_maker import gradients, make_solver, same, values
-from tests.test_net import MLP, feed
+from tests.small_net import MLP, feed
+from tests.solver_maker import gradients, same, values
 
 GOLDEN = Path(__file__).parent / "golden" / "solvers"
 
@@ -42,13 +40,6 @@ def test_trajectory_is_caffes(case: str, resume: bool, device: Device, tmp_path:
         for key, blob in parameters:
             wanted = recorded[f"iter{t + 1}:{key}"]
             assert np.abs(blob.data - wanted).max() <= 2e-5 * max(1, np.abs(wanted).max()), f"{key} after step {t + 1}"
-
-
-@pytest.fixture
-def make(tmp_path: Path, device: Device, monkeypatch):
-    """A solver of the MLP, in a folder of its own, on each device."""
-    monkeypatch.chdir(tmp_path)
-    return make_solver
 
 
 def test_sgd_step_by_its_definition(make) -> None:
@@ -97,33 +88,6 @@ def test_large_parameters_are_updated_piece_by_piece_all_of_them(make, monkeypat
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize(
-    ("fields", "rates"),
-    [
-        ({"lr_policy": "fixed"}, {0: 2, 100: 2}),
-        ({"lr_policy": "step", "gamma": 0.5, "stepsize": 10}, {0: 2, 9: 2, 10: 1, 29: 0.5, 30: 0.25}),
-        ({"lr_policy": "exp", "gamma": 0.5}, {0: 2, 1: 1, 3: 0.25}),
-        ({"lr_policy": "inv", "gamma": 1, "power": 2}, {0: 2, 1: 0.5, 3: 0.125}),
-        ({"lr_policy": "poly", "power": 2, "max_iter": 4}, {0: 2, 2: 0.5, 4: 0}),
-        ({"lr_policy": "sigmoid", "gamma": 1, "stepsize": 5}, {5: 1, 1005: 2}),
-    ],
-)
-def test_policies(fields: dict, rates: dict[int, float]) -> None:
-    param = caffe_pb2.SolverParameter(base_lr=2, **fields)
-    policy = registry.policies.get(param.lr_policy)
-    for it, rate in rates.items():
-        assert policy(param, it, 0) == pytest.approx(rate)
-
-
-def test_multistep_passes_one_value_at_a_time(make) -> None:
-    solver = make("gamma: 0.5 stepvalue: 1 stepvalue: 2", lr_policy='"multistep"')
-    rates = []
-    for _ in range(4):
-        rates.append(solver.learning_rate())
-        solver.iter += 1
-    assert rates == pytest.approx([0.1, 0.05, 0.025, 0.025])
-
-
 def test_snapshot_resumes_to_the_same_bits(make) -> None:
     options = 'momentum: 0.9 snapshot_prefix: "snap"'
     straight = make(options)
@@ -162,19 +126,6 @@ def test_a_state_of_another_net_is_refused_and_nothing_changes(make) -> None:
         np.testing.assert_array_equal(a, b)
 
 
-def test_test_nets_report_the_mean_with_the_trained_weights(make, caplog) -> None:
-    with caplog.at_level(logging.INFO, "caffe_lite"):
-        solver = make("test_iter: 2 test_interval: 2 display: 1 max_iter: 2 snapshot_after_train: false")
-        solver.solve()
-    (test_net,) = solver.test_nets
-    np.testing.assert_array_equal(test_net.params["ip1"][0].data, solver.net.params["ip1"][0].data)
-    assert "Iteration 0, Testing net (#0)" in caplog.messages and "Iteration 2, Testing net (#0)" in caplog.messages
-    assert any(m.startswith("    Test net output #0: accuracy = ") for m in caplog.messages)
-    loss = next(m for m in caplog.messages if m.startswith("    Train net output #0: loss = "))
-    assert loss.endswith(" loss)") and "(* 1 = " in loss
-    assert "Iteration 1, lr = 0.1" in caplog.messages
-
-
 @pytest.mark.parametrize(
     ("replace", "message"),
     [
@@ -205,9 +156,6 @@ def test_test_nets_report_the_mean_with_the_trained_weights(make, caplog) -> Non
 def test_bad_solvers_are_refused_at_once(make, replace: dict[str, str], message: str) -> None:
     with pytest.raises(caffe.CaffeError, match=message):
         make(**replace)
-
-
-# ---- what an iteration does besides
 
 
 def losses_of(solver, steps: int) -> list[float]:
@@ -266,17 +214,6 @@ def test_random_seed_decides_the_start(make) -> None:
     assert same(values(a), values(b)) and not same(values(a), values(c))
 
 
-def test_weights_go_into_all_nets_in_their_order(make) -> None:
-    make(random_seed="1").net.save("one.caffemodel")
-    ip2 = MLP.replace('"ip1"', '"other"')
-    last = make(layers=ip2, random_seed="2")
-    last.net.save("two.caffemodel")
-    solver = make('weights: "one.caffemodel, two.caffemodel" test_iter: 1 test_interval: 1')
-    for net in (solver.net, *solver.test_nets):
-        np.testing.assert_array_equal(net.params["ip1"][0].data, make(random_seed="1").net.params["ip1"][0].data)
-        np.testing.assert_array_equal(net.params["ip2"][0].data, last.net.params["ip2"][0].data)
-
-
 def test_share_weights_is_pycaffes(make, tmp_path: Path) -> None:
     solver = make()
     net = caffe.Net("net.prototxt", caffe.TEST)
@@ -284,97 +221,6 @@ def test_share_weights_is_pycaffes(make, tmp_path: Path) -> None:
     solver.step(1)
     for name in ("ip1", "ip2"):
         np.testing.assert_array_equal(net.params[name][0].data, solver.net.params[name][0].data)
-
-
-def test_two_stepvalues_at_once_take_two_iterations_displayed_or_not(make) -> None:
-    solver = make("gamma: 0.5 stepvalue: 1 stepvalue: 1 display: 1", lr_policy='"multistep"')
-    rates = []
-    solver.listeners.append(lambda event, fields: event == "train" and rates.append(fields["lr"]))
-    solver.step(3)
-    assert rates == pytest.approx([0.1, 0.05, 0.025])
-
-
-def test_poly_beyond_max_iter_stays_at_zero(make) -> None:
-    solver = make("power: 0.5 max_iter: 2", lr_policy='"poly"')
-    solver.iter = 5
-    assert solver.learning_rate() == 0
-
-
-# ---- test nets
-
-
-STAGED = MLP.replace(
-    'name: "accuracy"', 'name: "extra" type: "Silence" bottom: "data" include { phase: TEST stage: "more" min_level: 2 } }\n'
-    'layer { name: "accuracy"'
-)  # fmt: skip
-
-
-def layers(solver) -> list[bool]:
-    return ["extra" in net.layer_dict for net in (solver.net, *solver.test_nets)]
-
-
-def test_states_by_rising_precedence(make) -> None:
-    two = "test_iter: 1 test_iter: 1 test_interval: 1"
-    states = f'{two} test_state {{ stage: "more" level: 2 }} test_state {{ stage: "more" }}'
-    assert layers(make(states, layers=STAGED)) == [False, True, False]
-    own = "state { level: 2 }\n" + STAGED
-    assert layers(make(states, layers=own)) == [False, True, True], "the net's own level, where the solver gives none"
-    assert layers(make(two, layers=own)) == [False, False, False]
-    as_test = 'train_state { phase: TEST stage: "more" level: 3 }'
-    assert layers(make(as_test, layers=STAGED)) == [True], "train_state beats the solver's default"
-
-
-def test_test_nets_in_their_order(make) -> None:
-    def named(name: str) -> str:
-        return MLP.replace('name: "mlp"', f'name: "{name}"')
-
-    Path("file.prototxt").write_text(named("file"))
-    inner = named("inner").replace("\n", " ")
-    fields = f'test_net: "file.prototxt" test_net_param {{ {inner} }} test_interval: 1'
-    solver = make(f"{fields} test_iter: 1 test_iter: 1 test_iter: 1 test_iter: 1", layers=named("shared"))
-    assert [net.name for net in solver.test_nets] == ["inner", "file", "shared", "shared"]
-
-
-@pytest.mark.parametrize("field", ["train_net", "net", "train_net_param", "net_param"])
-def test_the_train_net_in_all_ways(make, field: str, caplog) -> None:
-    Path("mlp.prototxt").write_text(MLP)
-    is_file = field in ("net", "train_net")
-    given = f'{field}: "mlp.prototxt"' if is_file else f"{field} {{ {MLP} }}"
-    Path("solver.prototxt").write_text(f'base_lr: 0.1 lr_policy: "fixed" {given}')
-    with caplog.at_level(logging.INFO, "caffe_lite"):
-        solver = caffe.get_solver("solver.prototxt")
-    assert solver.net.name == "mlp" and solver.net.phase == caffe.TRAIN
-    source = f"from {field} file: mlp.prototxt" if is_file else f"specified in {field}."
-    assert f"Creating training net {source}" in caplog.messages
-
-
-def test_the_mean_is_over_test_iter_batches_and_the_loss_on_request(make, caplog) -> None:
-    solver = make("test_iter: 3 test_interval: 1 test_compute_loss: true")
-    (net,) = solver.test_nets
-    forward, batches = net.forward, []
-
-    def next_batch():
-        feed(net, seed=len(batches))
-        outputs = forward()
-        batches.append({name: float(value) for name, value in outputs.items()})
-        return outputs
-
-    net.forward = next_batch
-    with caplog.at_level(logging.INFO, "caffe_lite"):
-        means = solver.test(0, net)
-    for name in ("accuracy", "loss"):
-        assert means[name] == pytest.approx(np.mean([b[name] for b in batches]), rel=1e-6)
-    assert len(batches) == 3 and f"Test loss: {means['loss']:.6g}" in caplog.messages
-
-
-@pytest.mark.parametrize(("initialization", "tested"), [("true", [0, 2, 4]), ("false", [2, 4])])
-def test_when_tests_run(make, initialization: str, tested: list[int]) -> None:
-    fields = "test_iter: 1 test_interval: 2 max_iter: 4 snapshot_after_train: false"
-    solver = make(f"{fields} test_initialization: {initialization}")
-    seen: list[int] = []
-    solver.listeners.append(lambda event, fields: event == "test" and seen.append(fields["iter"]))
-    solver.solve()
-    assert seen == tested and not list(Path().glob("*.caffemodel"))
 
 
 def test_the_last_snapshot_is_written_once(make) -> None:

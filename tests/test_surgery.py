@@ -14,7 +14,6 @@ import caffe_lite
 from caffe_lite import caffemodel, models, prototxt, surgery, upgrade
 from caffe_lite.cli import main
 from caffe_lite.data.config import preserved_cfg
-from caffe_lite.data.synthetic import make_devkit
 from caffe_lite.errors import NetError, WeightsError
 from caffe_lite.fast_rcnn import cli as fast_rcnn
 
@@ -161,7 +160,7 @@ def classifier_weights(path: str) -> dict[str, Any]:
     return {name: [blob.data.copy() for blob in blobs] for name, blobs in net.params.items()}
 
 
-def test_it_trains_and_detects(capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_trains_and_detects(devkit: str, capsys: pytest.CaptureFixture[str]) -> None:
     """From train_val and weights to detections, as a user types it."""
     weights = classifier_weights("small.caffemodel")
     assert main(["surgery", "train_val.prototxt", "small.caffemodel", "--classes", "6", "-o", "made"]) == 0
@@ -170,9 +169,13 @@ def test_it_trains_and_detects(capsys: pytest.CaptureFixture[str]) -> None:
     stored = caffemodel.read_net("made/initial.caffemodel")
     assert [layer.name for layer in stored.layer if layer.blobs] == ["conv1", "conv2", "fc3"]
 
-    data = make_devkit(Path("data").absolute(), 5, {"trainval": 4, "test": 2}, (120, 100))
-    command = ["train-net", "--solver", "made/solver.prototxt", "--weights", "made/initial.caffemodel", "--data", data]
-    assert fast_rcnn.main([*command, "--imdb", "synthetic_trainval", "--iters", "2", "--out", "trained", *TINY]) == 0
+    command = ["train-net", "--solver", "made/solver.prototxt", "--weights", "made/initial.caffemodel"]
+    assert (
+        fast_rcnn.main(
+            [*command, "--data", devkit, "--imdb", "synthetic_trainval", "--iters", "2", "--out", "trained", *TINY]
+        )
+        == 0
+    )
     trained = Path("trained/small_net_fast_rcnn_iter_2.caffemodel")
     net = caffe_lite.Net("made/test.prototxt", caffe_lite.TEST, weights=trained)
     np.testing.assert_array_equal(net.params["conv1"][0].data, weights["conv1"][0])

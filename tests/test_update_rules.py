@@ -9,8 +9,8 @@ import pytest
 
 from caffe_lite.device import Device
 from caffe_lite.solver import Solver
+from tests.small_net import MLP
 from tests.solver_maker import gradients, make_solver, values
-from tests.test_net import MLP
 
 M, M2, D, EPS, CLIP = 0.9, 0.99, 0.8, 0.01, 0.5
 

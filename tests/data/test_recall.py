@@ -12,14 +12,8 @@ from caffe_lite.data.factory import get_imdb
 from caffe_lite.data.imdb import _greedy_overlaps
 from caffe_lite.data.proposal_methods import Options
 from caffe_lite.data.recall import draw_recall, measure_recall, recall_table, with_top
-from caffe_lite.data.synthetic import make_devkit
 from caffe_lite.errors import DataError
 from caffe_lite.fast_rcnn.cli import main
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return make_devkit(tmp_path_factory.mktemp("devkit") / "data", 5, {"trainval": 2, "test": 3}, (120, 100))
 
 
 def greedy(boxes, gt):
@@ -43,8 +37,8 @@ def test_matching_is_greedy_and_one_to_one():
             np.testing.assert_array_equal(_greedy_overlaps(a, b), greedy(a, b) if len(b) else [])
 
 
-def test_average_recall_is_twice_the_integral_over_iou(data):
-    imdb = get_imdb("synthetic_test", data)
+def test_average_recall_is_twice_the_integral_over_iou(devkit):
+    imdb = get_imdb("synthetic_test", devkit)
     rows = measure_recall(imdb, ["ss", "gradient_edge_boxes"], [5, 50], Options(progress=False))
     assert [row.method for row in rows] == ["ss:5", "ss:50", "gradient_edge_boxes:5", "gradient_edge_boxes:50"]
     for row in rows:
@@ -64,37 +58,37 @@ def test_a_count_is_given_once():
             with_top(method, 7)
 
 
-def test_drawing(data, tmp_path):
-    rows = measure_recall(get_imdb("synthetic_test", data), ["ss"], [5, 50], Options(progress=False))
+def test_drawing(devkit, tmp_path):
+    rows = measure_recall(get_imdb("synthetic_test", devkit), ["ss"], [5, 50], Options(progress=False))
     draw_recall(tmp_path / "a.png", rows, "title")
     picture = cv2.imread(str(tmp_path / "a.png"))
     assert picture is not None and picture.std() > 10
 
 
-def test_commands(data, tmp_path, capsys):
+def test_commands(devkit, tmp_path, capsys):
     mat, png = tmp_path / "b.mat", tmp_path / "r.png"
     assert (
-        main(["proposals", "--imdb", "synthetic_trainval", "--data", data, "--method", "dense:9", "--out", str(mat)])
+        main(["proposals", "--imdb", "synthetic_trainval", "--data", devkit, "--method", "dense:9", "--out", str(mat)])
         == 0
     )
-    assert "18 boxes in 2 images, 9.0 an image (9 to 9); 0 images without any" in capsys.readouterr().out
+    assert "36 boxes in 4 images, 9.0 an image (9 to 9); 0 images without any" in capsys.readouterr().out
     assert mat.exists()
-    given = ["recall", "--imdb", "synthetic_test", "--data", data, "--proposals", "ss", "--out", str(png)]
+    given = ["recall", "--imdb", "synthetic_test", "--data", devkit, "--proposals", "ss", "--out", str(png)]
     assert main([*given, "--top", "5", "9"]) == 0
     out = capsys.readouterr().out
-    assert "synthetic_test: 3 images" in out and "ss:5 " in out and "ss:9 " in out and png.exists()
-    assert main(["recall", "--data", data, "--imdb", "synthetic_test", "--proposals", "edge_boxes"]) == 1
+    assert "synthetic_test: 2 images" in out and "ss:5 " in out and "ss:9 " in out and png.exists()
+    assert main(["recall", "--data", devkit, "--imdb", "synthetic_test", "--proposals", "edge_boxes"]) == 1
     assert "--edge-model" in capsys.readouterr().err
 
 
-def test_training_and_testing_take_the_boxes_of_a_method(data, tmp_path, capsys):
+def test_training_and_testing_take_the_boxes_of_a_method(devkit, tmp_path, capsys):
     out = str(tmp_path / "out")
     union = "synthetic_trainval+synthetic_test"
-    settings = ["--cfg", "models/mini/mini.yml", "--data", data, "--out", out, "--set", "TRAIN.USE_PREFETCH", "True"]
+    settings = ["--cfg", "models/mini/mini.yml", "--data", devkit, "--out", out, "--set", "TRAIN.USE_PREFETCH", "True"]
     train = ["train-net", "--solver", "models/mini/solver.prototxt", "--imdb", union, "--iters", "2"]
     with preserved_cfg():
         assert main([*train, "--proposals", "ss:20+dense:30", *settings]) == 0
-        assert "5 images, 7 classes" in capsys.readouterr().out
+        assert "6 images, 7 classes" in capsys.readouterr().out
         (weights,) = (tmp_path / "out").glob("*_iter_2.caffemodel")
         test = ["test-net", "--def", "models/mini/test.prototxt", "--net", str(weights), *settings, "--proposals"]
         assert main([*test, "dense:40", "--imdb", "synthetic_test_no_diff"]) == 0

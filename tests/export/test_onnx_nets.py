@@ -15,33 +15,11 @@ from caffe_lite import models
 from caffe_lite.cli import main
 from caffe_lite.export import onnx as exporter
 from caffe_lite.proto import caffe_pb2
+from tests.export.nets import DEPLOY_NETS, random_net
 
 pytest.importorskip("onnxruntime", reason="needs the extra onnx")
 
-SMALL = ("LeNet", "CIFAR10_quick", "CIFAR10_full", "NIN", "GoogLeNet", "SqueezeNet_1.1", "ResNet-50")
-LARGE = ("AlexNet", "CaffeNet", "VGG_CNN_F", "VGG_CNN_M", "VGG_CNN_M_2048", "VGG_CNN_M_1024", "VGG_CNN_S", "VGG16", "VGG19", "ResNet-101")  # fmt: skip
-SOAK = [pytest.param(name, marks=pytest.mark.soak) for name in LARGE]
 OPENCV = int(cv2.__version__.split(".")[0])
-
-
-def random_net(name: str) -> Any:
-    """The shipped net ``name`` with weights that keep what passes through it in size."""
-    net = caffe_lite.Net(models.path(name), caffe_lite.TEST)
-    rng = np.random.default_rng(0)
-    for layer, blobs in net.params.items():
-        kind = net.layer_dict[layer].type
-        for i, blob in enumerate(blobs):
-            fan_in = max(1, blob.count // blob.shape[0])
-            noise = rng.random(blob.shape, dtype=np.float32) - 0.5
-            if kind == "BatchNorm":
-                blob.data[...] = [noise, 1 + noise, 1][i]
-            elif kind == "Scale":
-                blob.data[...] = [0.7 + noise / 4, noise / 4][i]
-            else:
-                blob.data[...] = noise * (24 / fan_in) ** 0.5 if i == 0 else noise / 5
-    last = next(blobs for layer, blobs in reversed(net.params.items()) if net.layer_dict[layer].type != "Scale")
-    last[0].data[...] *= 0.1  # probabilities that are neither 0 nor 1
-    return net
 
 
 def images(net: Any, count: int, seed: int = 0) -> dict[str, np.ndarray]:
@@ -64,7 +42,7 @@ def run_opencv(path: Path, inputs: dict[str, np.ndarray], outputs: list[str]) ->
     return dict(zip(outputs, net.forward(outputs), strict=True))
 
 
-@pytest.mark.parametrize("name", [*SMALL, *SOAK])
+@pytest.mark.parametrize("name", DEPLOY_NETS)
 def test_deploy_nets(tmp_path: Path, name: str) -> None:
     net, path = random_net(f"classification/{name}/deploy.prototxt"), tmp_path / "net.onnx"
     exporter.export_onnx(net, path)

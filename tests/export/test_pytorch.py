@@ -16,15 +16,13 @@ from caffe_lite.export import foreign_weights, pytorch
 from caffe_lite.export.arrays import named_blobs
 from caffe_lite.export.torch_layers import converters
 from caffe_lite.export.torch_source import MODULE_NAMES
+from tests.export.layer_cases import CASES, fill, names, one_layer_net, type_of
+from tests.export.nets import CONV, DEPLOY_NETS, EVIL, chain, random_net
 
 torch = pytest.importorskip("torch", reason="needs torch")
 
-from tests.export.test_onnx_layers import CASES, fill, one_layer_net  # noqa: E402 - skipped without torch
-from tests.export.test_onnx_nets import LARGE, SMALL, SOAK, random_net  # noqa: E402
-from tests.export.test_pytorch_source import CONV, EVIL, chain  # noqa: E402
-
 TOO_WIDE = "kernel_size: 3 stride: 3 pad: 2"  # a padding that PyTorch does not take
-LAYERS = [case for case in CASES if case[0].split('"')[1] in converters and TOO_WIDE not in case[0]]
+LAYERS = [case for case in CASES if type_of(case) in converters and TOO_WIDE not in case[0]]
 DETECTORS = [pytest.param(f"{name}/test.prototxt", marks=pytest.mark.soak) for name in ("CaffeNet", "VGG_CNN_M_1024", "VGG16")]  # fmt: skip
 
 
@@ -54,15 +52,10 @@ def torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torchvision", package)
 
 
-@pytest.mark.parametrize(("layer", "shapes", "tops"), LAYERS, ids=[f"{i}-{c[0].split(chr(34))[1]}" for i, c in enumerate(LAYERS)])  # fmt: skip
+@pytest.mark.parametrize(("layer", "shapes", "tops"), LAYERS, ids=names(LAYERS))
 def test_layer(tmp_path: Path, layer: str, shapes: list[tuple[int, ...]], tops: int) -> None:
     net = one_layer_net(layer, shapes, tops)
-    kind = net.layers[1].type
-    if kind == "BatchNorm":
-        rng = np.random.default_rng(0)
-        for blob, values in zip(net.params["layer"], (rng.normal(size=4), rng.uniform(1, 2, 4), [2]), strict=True):
-            blob.data[...] = values
-    fill(net, kind)
+    fill(net)
     pytorch.export_torch(net, tmp_path / "net.pt")
     inputs = [net.blobs[name].data.copy() for name in net.inputs]
     expected = {name: values.copy() for name, values in net.forward().items()}
@@ -73,13 +66,10 @@ def test_layer(tmp_path: Path, layer: str, shapes: list[tuple[int, ...]], tops: 
 
 
 def test_every_converter_is_tried() -> None:
-    assert set(converters) - {case[0].split('"')[1] for case in LAYERS} == {"Parameter"}
+    assert set(converters) - {type_of(case) for case in LAYERS} == {"Parameter"}
 
 
-SMALL_AND_LARGE = [*SMALL, *SOAK]
-
-
-@pytest.mark.parametrize("name", SMALL_AND_LARGE)
+@pytest.mark.parametrize("name", DEPLOY_NETS)
 def test_deploy_nets(tmp_path: Path, name: str) -> None:
     net = random_net(f"classification/{name}/deploy.prototxt")
     net.blobs["data"].reshape(2, *net.blobs["data"].shape[1:])
@@ -98,10 +88,6 @@ def test_detectors(tmp_path: Path, name: str) -> None:
     pytorch.export_torch(net, tmp_path / "net.pt")
     worst = pytorch.compare(net, tmp_path / "net.pt")
     assert set(worst) == {"cls_prob", "bbox_pred"} and max(worst.values()) < 2e-5
-
-
-def test_all_nets_are_listed() -> None:
-    assert len({*SMALL, *LARGE}) == 17
 
 
 def test_names_that_are_no_identifiers(tmp_path: Path) -> None:

@@ -17,29 +17,11 @@ from caffe_lite.errors import NetError
 from caffe_lite.export import pytorch
 from caffe_lite.export.torch_source import Identifiers, number
 from caffe_lite.proto import caffe_pb2
-
-EVIL = '"""\nimport os\nos.system("true")  # \\'
+from tests.export.nets import CONV, EVIL, LARGE, SMALL, chain
 
 
 def build(text: str) -> Any:
     return caffe_lite.Net.from_param(text_format.Parse(text, caffe_pb2.NetParameter()))
-
-
-def chain(name: str, *layers: tuple[str, str], shape: tuple[int, ...] = (1, 3, 8, 8)) -> Any:
-    """A net of layers (name, type and parameters), one after the other, each top named after its layer."""
-    param = caffe_pb2.NetParameter(name=name, input=["data"])
-    param.input_shape.add().dim.extend(shape)
-    last = "data"
-    for layer_name, text in layers:
-        layer = text_format.Parse(f'type: "{text}', param.layer.add())
-        layer.name = layer_name
-        layer.bottom.append(last)
-        layer.top.append(layer_name)
-        last = layer_name
-    return caffe_lite.Net.from_param(param)
-
-
-CONV = 'Convolution" convolution_param { num_output: 3 kernel_size: 1 }'
 
 
 def test_lenet_line_by_line() -> None:
@@ -156,3 +138,9 @@ def test_only_the_test_phase() -> None:
 @pytest.mark.parametrize(("pt", "py"), [("vgg16.pt", "vgg16.py"), ("my-net.v2.pt", "my_net_v2.py"), ("2x.pt", "_2x.py")])  # fmt: skip
 def test_the_module_can_be_imported(pt: str, py: str) -> None:
     assert pytorch.source_path(Path("folder") / pt) == Path("folder") / py
+
+
+def test_every_classifier_is_tried() -> None:
+    folder = models.path("classification/LeNet/deploy.prototxt").parents[1]
+    shipped = {path.parent.name for path in folder.glob("*/deploy.prototxt")}
+    assert shipped == {*SMALL, *LARGE}

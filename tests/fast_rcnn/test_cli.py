@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -12,8 +11,7 @@ import pytest
 
 import caffe_lite
 from caffe_lite import models
-from caffe_lite.data.config import cfg, preserved_cfg
-from caffe_lite.data.synthetic import make_devkit
+from caffe_lite.data.config import cfg
 from caffe_lite.errors import CaffeError
 from caffe_lite.fast_rcnn import demo, draw
 from caffe_lite.fast_rcnn.cli import main
@@ -21,18 +19,6 @@ from caffe_lite.fast_rcnn.report import detection_table, table
 
 TINY = ["--set", "TRAIN.SCALES", "(64,)", "TEST.SCALES", "(64,)", "TRAIN.BATCH_SIZE", "16"]
 TEST_NET = str(models.path("mini/test.prototxt"))
-
-
-@pytest.fixture(autouse=True)
-def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.chdir(tmp_path)  # output/ is made in the working directory
-    with preserved_cfg():
-        yield
-
-
-@pytest.fixture(scope="module")
-def devkit(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return make_devkit(tmp_path_factory.mktemp("devkit") / "data", 5, {"trainval": 4, "test": 2}, (120, 100))
 
 
 @pytest.mark.parametrize("command", ["train-net", "test-net", "train-svms", "compress-net", "reval", "detect", "demo"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ import pytest
 
 import caffe_lite
 from caffe_lite import models, prototxt
-from caffe_lite.data.config import preserved_cfg
 from caffe_lite.data.synthetic import make_devkit
 from caffe_lite.errors import DataError, NetError, WeightsError
 from caffe_lite.fast_rcnn import compress
@@ -27,13 +25,6 @@ def spectrum(n: int, d: int, values: np.ndarray) -> np.ndarray:
     u, _ = np.linalg.qr(rng.standard_normal((n, len(values))))
     v, _ = np.linalg.qr(rng.standard_normal((d, len(values))))
     return (u * values) @ v.T
-
-
-@pytest.fixture(autouse=True)
-def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.chdir(tmp_path)
-    with preserved_cfg():
-        yield
 
 
 @pytest.fixture

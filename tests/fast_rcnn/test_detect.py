@@ -6,7 +6,7 @@ The net is a stand-in: a function of the regions it is given, so that every numb
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from caffe_lite.blob import Blob
-from caffe_lite.data.config import cfg, preserved_cfg
+from caffe_lite.data.config import cfg
 from caffe_lite.data.nms import nms
 from caffe_lite.errors import DataError, NetError
 from caffe_lite.fast_rcnn import test as detection
@@ -62,10 +62,8 @@ def constant(scores: list[float], deltas: list[float]) -> Callable[[np.ndarray],
 
 
 @pytest.fixture(autouse=True)
-def settings() -> Iterator[None]:
-    with preserved_cfg():
-        cfg.TEST.SCALES = (60,)
-        yield
+def settings() -> None:
+    cfg.TEST.SCALES = (60,)
 
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)

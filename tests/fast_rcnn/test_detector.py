@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import pytest
 
 import caffe_lite
 from caffe_lite import models
-from caffe_lite.data.config import cfg, preserved_cfg
+from caffe_lite.data.config import cfg
 from caffe_lite.data.nms import nms
 from caffe_lite.data.pascal_voc import VOC_CLASSES
 from caffe_lite.errors import DataError, NetError, WeightsError
@@ -42,10 +41,8 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def settings() -> Iterator[None]:
-    with preserved_cfg():
-        cfg.TEST.SCALES = (60,)
-        yield
+def settings() -> None:
+    cfg.TEST.SCALES = (60,)
 
 
 def regions(count: int = 40) -> np.ndarray:

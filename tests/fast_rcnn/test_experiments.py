@@ -263,20 +263,15 @@ def test_interrupted_training_goes_on_to_the_same_bits(out: Path, tmp_path: Path
 # ---- a devkit of one's own
 
 
-@pytest.fixture(scope="module")
-def devkit(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("devkit") / "data"
-    make_devkit(folder, 5, {"trainval": 4, "test": 2}, (120, 100))
-    return make_devkit(folder, 5, {"trainval": 4, "test": 2}, (120, 100), year=2012)
-
-
 def test_a_devkit_without_public_annotations_gives_results_files(
-    devkit: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    voc = Path(devkit) / "VOCdevkit2012" / "VOC2012"
+    for year in (2007, 2012):
+        own = make_devkit(tmp_path / "data", 5, {"trainval": 4, "test": 2}, (120, 100), year=year)
+    voc = Path(own) / "VOCdevkit2012" / "VOC2012"
     for name in (voc / "ImageSets" / "Main" / "test.txt").read_text().split():
         (voc / "Annotations" / f"{name}.xml").unlink()
-    options = ["--data", devkit, "--models", "mini", "--iters", "2", "--quick", "--out", str(tmp_path), "--json"]
+    options = ["--data", own, "--models", "mini", "--iters", "2", "--quick", "--out", str(tmp_path), "--json"]
     assert main(["experiment", "table3", *options]) == 0
     printed = capsys.readouterr().out
     content = json.loads((tmp_path / "table3.json").read_text())

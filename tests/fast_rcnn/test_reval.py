@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.io import loadmat
 
-from caffe_lite.data.config import cfg, preserved_cfg
+from caffe_lite.data.config import cfg
 from caffe_lite.data.factory import get_imdb
 from caffe_lite.data.pascal_voc import PascalVoc
-from caffe_lite.data.synthetic import make_devkit
 from caffe_lite.data.voc_curves import read_curve, write_curve
 from caffe_lite.data.voc_eval import VocResult
 from caffe_lite.errors import DataError
@@ -21,21 +19,9 @@ from caffe_lite.fast_rcnn.reval import curve_table, from_curves, from_detections
 from caffe_lite.fast_rcnn.test import AllBoxes, save_detections
 
 
-@pytest.fixture(autouse=True)
-def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.chdir(tmp_path)
-    with preserved_cfg():
-        yield
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return make_devkit(tmp_path_factory.mktemp("devkit") / "data", 5, {"trainval": 2, "test": 3}, (120, 100))
-
-
 @pytest.fixture
-def imdb(data: str) -> PascalVoc:
-    return get_imdb("synthetic_test", data=data)
+def imdb(devkit: str) -> PascalVoc:
+    return get_imdb("synthetic_test", data=devkit)
 
 
 def perfect(imdb: PascalVoc, doubled: bool = False) -> AllBoxes:
@@ -94,10 +80,10 @@ def test_detections_are_suppressed_by_the_setting_and_evaluated(imdb: PascalVoc,
     assert present and set(ends[0].values()) == {1.0} and set(ends[1].values()) == {0.5}
 
 
-def test_detections_of_another_dataset_are_refused(imdb: PascalVoc, data: str, tmp_path: Path) -> None:
+def test_detections_of_another_dataset_are_refused(imdb: PascalVoc, devkit: str, tmp_path: Path) -> None:
     save_detections(tmp_path / "detections.npz", perfect(imdb), imdb)
-    with pytest.raises(DataError, match="of 3 images, which are not the 2 of imdb synthetic_trainval"):
-        from_detections(tmp_path, get_imdb("synthetic_trainval", data=data))
+    with pytest.raises(DataError, match="of 2 images, which are not the 4 of imdb synthetic_trainval"):
+        from_detections(tmp_path, get_imdb("synthetic_trainval", data=devkit))
 
 
 def test_means_leave_unknown_classes_out(tmp_path: Path) -> None:
@@ -107,10 +93,10 @@ def test_means_leave_unknown_classes_out(tmp_path: Path) -> None:
     assert rows[2:] == [["a", "100.0", "100.0"], ["b", "nan", "nan"], ["mean", "100.0", "100.0"]]
 
 
-def test_the_command(imdb: PascalVoc, data: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command(imdb: PascalVoc, devkit: str, capsys: pytest.CaptureFixture[str]) -> None:
     Path("out").mkdir()
     save_detections("out/detections.npz", perfect(imdb), imdb)
-    command = ["reval", "out", "--imdb", "synthetic_test", "--data", data]
+    command = ["reval", "out", "--imdb", "synthetic_test", "--data", devkit]
     assert main(command) == 1
     assert "disc_pr.mat: no such file" in capsys.readouterr().err
     assert main([*command, "--rerun", "--comp", "--set", "TEST.NMS", "0.5"]) == 0

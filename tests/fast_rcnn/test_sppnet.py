@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,10 +13,9 @@ import pytest
 import caffe_lite
 from caffe_lite import models, prototxt
 from caffe_lite.blob import Blob
-from caffe_lite.data.config import cfg, cfg_from_file, preserved_cfg
+from caffe_lite.data.config import cfg, cfg_from_file
 from caffe_lite.data.factory import get_imdb
 from caffe_lite.data.image_blob import prep_im_for_blob
-from caffe_lite.data.synthetic import make_devkit
 from caffe_lite.errors import DataError, NetError, WeightsError
 from caffe_lite.fast_rcnn import sppnet
 from caffe_lite.fast_rcnn.cli import main
@@ -35,18 +33,10 @@ BOXES = np.array(
 BINS = (6, 3, 2, 1)
 
 
-@pytest.fixture(scope="module")
-def devkit(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return make_devkit(tmp_path_factory.mktemp("devkit") / "data", 5, {"trainval": 4, "test": 2}, (120, 100))
-
-
 @pytest.fixture(autouse=True)
-def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.chdir(tmp_path)
-    with preserved_cfg():
-        cfg_from_file(models.path("mini/sppnet/sppnet.yml"))
-        cfg.TEST.SCALES, cfg.TEST.MAX_SIZE = SCALES, LARGEST
-        yield
+def settings() -> None:
+    cfg_from_file(models.path("mini/sppnet/sppnet.yml"))
+    cfg.TEST.SCALES, cfg.TEST.MAX_SIZE = SCALES, LARGEST
 
 
 @pytest.fixture

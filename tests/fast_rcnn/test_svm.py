@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +15,7 @@ import scipy.sparse
 import caffe_lite
 from caffe_lite import models
 from caffe_lite.blob import Blob
-from caffe_lite.data.config import cfg, preserved_cfg
+from caffe_lite.data.config import cfg
 from caffe_lite.data.synthetic import make_devkit
 from caffe_lite.errors import CaffeError, DataError, NetError
 from caffe_lite.fast_rcnn import svm
@@ -84,10 +83,8 @@ class FakeImdb:
 
 
 @pytest.fixture(autouse=True)
-def settings() -> Iterator[None]:
-    with preserved_cfg():
-        cfg.TEST.SCALES = (60,)
-        yield
+def settings() -> None:
+    cfg.TEST.SCALES = (60,)
 
 
 def slow_train(net: FakeNet, imdb: FakeImdb, limit: int) -> tuple[float, list[int]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,33 +15,23 @@ import caffe_lite
 from caffe_lite import models, prototxt, sidecar
 from caffe_lite import snapshot as engine_snapshot
 from caffe_lite.blob import Blob
-from caffe_lite.data.config import cfg, cfg_from_file, preserved_cfg
+from caffe_lite.data.config import cfg
 from caffe_lite.data.factory import get_imdb
-from caffe_lite.data.synthetic import make_devkit
 from caffe_lite.device import Device
 from caffe_lite.errors import DataError, NetError, SolverError, WeightsError
 from caffe_lite.fast_rcnn import train
+from caffe_lite.fast_rcnn.cli import main
 from caffe_lite.fast_rcnn.detector import load_net
 from caffe_lite.fast_rcnn.snapshots import check_for_testing, unnormalise
 from caffe_lite.fast_rcnn.train import check_num_classes, read_solver, train_net
 from caffe_lite.signals import SignalHandler, SolverAction
+from tests.small_net import assert_same, parameters
 
+pytestmark = pytest.mark.usefixtures("mini_settings")
+
+ROOT = Path(__file__).resolve().parents[2]
 SOLVER = models.path("mini/solver.prototxt")
 TRAIN = models.path("mini/train.prototxt")
-
-
-@pytest.fixture(scope="module")
-def devkit(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return make_devkit(tmp_path_factory.mktemp("devkit") / "data", 5, {"trainval": 4, "test": 2}, (120, 100))
-
-
-@pytest.fixture(autouse=True)
-def settings() -> Iterator[None]:
-    with preserved_cfg():
-        cfg_from_file(models.path("mini/mini.yml"))
-        cfg.TRAIN.SCALES = (64,)
-        cfg.TRAIN.BATCH_SIZE = 16
-        yield
 
 
 def run(devkit: str, folder: Path, iters: int = 5, solver: Path = SOLVER, **kwargs: Any) -> train.SolverWrapper:
@@ -64,17 +53,6 @@ def edited(folder: Path, *changes: tuple[str, str], solver: tuple[str, str] = ("
     text = SOLVER.read_text().replace("models/mini/train.prototxt", str(folder / "train.prototxt"))
     (folder / "solver.prototxt").write_text(text.replace(*solver) if solver[0] else text)
     return folder / "solver.prototxt"
-
-
-def parameters(net: Any) -> dict[str, list[np.ndarray]]:
-    return {name: [blob.data.copy() for blob in blobs] for name, blobs in net.params.items()}
-
-
-def assert_same(a: dict[str, list[np.ndarray]], b: dict[str, list[np.ndarray]]) -> None:
-    assert a.keys() == b.keys()
-    for name in a:
-        for x, y in zip(a[name], b[name], strict=True):
-            np.testing.assert_array_equal(x, y, err_msg=name)
 
 
 def test_five_iterations_end_to_end_and_again_to_the_bit(devkit: str, tmp_path: Path) -> None:
@@ -250,30 +228,27 @@ def test_resumed_training_gives_the_same_bits(devkit: str, tmp_path: Path, prefe
     assert str(notes[0]["random"]) == str(notes[1]["random"]) and str(notes[0]["train"]) == str(notes[1]["train"])
 
 
-def test_the_command_goes_on_in_a_fresh_process(devkit: str, tmp_path: Path) -> None:
-    def command(*more: str) -> str:
-        arguments = [
-            "train-net", "--solver", str(SOLVER), "--imdb", "synthetic_trainval", "--data", devkit, "--iters", "5",
-            "--out", str(tmp_path), "--cfg", str(models.path("mini/mini.yml")), *more,
-            "--set", "TRAIN.SCALES", "(64,)", "TRAIN.BATCH_SIZE", "16", "TRAIN.SNAPSHOT_ITERS", "2",
-        ]  # fmt: skip
-        code = "import sys; from caffe_lite.fast_rcnn.cli import main; sys.exit(main(sys.argv[1:]))"
-        root = Path(train.__file__).parents[2]
-        done = subprocess.run(
-            [sys.executable, "-c", code, *arguments],
-            env={**os.environ, "PYTHONPATH": str(root)}, capture_output=True, text=True,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    assert "no snapshot in" in command("--resume") and (tmp_path / "loss.png").exists()
+def test_the_command_goes_on_in_a_fresh_process(
+    devkit: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [
+        "train-net", "--solver", str(SOLVER), "--imdb", "synthetic_trainval", "--data", devkit, "--iters", "5",
+        "--out", str(tmp_path), "--cfg", str(models.path("mini/mini.yml")),
+        "--set", "TRAIN.SCALES", "(64,)", "TRAIN.BATCH_SIZE", "16", "TRAIN.SNAPSHOT_ITERS", "2",
+    ]  # fmt: skip
+    assert main([*command, "--resume"]) == 0
+    assert "no snapshot in" in capsys.readouterr().out and (tmp_path / "loss.png").exists()
     first = files(tmp_path)
     for name in first:
         if "_iter_2." not in name:
             (tmp_path / name).unlink()
-    printed = command("--resume", "latest", "--keep", "1")
-    assert f"going on from {tmp_path}/mini_fast_rcnn_iter_2.solverstate" in printed
-    assert printed.count("wrote") == 2, "the last snapshot, the others being pruned, and the curve"
+    done = subprocess.run(
+        [sys.executable, "-m", "caffe_lite.fast_rcnn.cli", *command, "--resume", "latest", "--keep", "1"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert f"going on from {tmp_path}/mini_fast_rcnn_iter_2.solverstate" in done.stdout
+    assert done.stdout.count("wrote") == 2, "the last snapshot, the others being pruned, and the curve"
     assert files(tmp_path) == {name: content for name, content in first.items() if "_iter_5." in name}
 
 

@@ -17,7 +17,8 @@ A subclass says which layer, which bottoms, and what comes out, written slowly a
         def expected(self, x):                         # float64 arrays in, an array or a tuple of them out
             return np.where(x > 0, x, self.param.relu_param.negative_slope * x)
 
-and gets, for each layer and each device (cpu, cuda-on-host, gpu), with all bottoms or with the first [1]:
+and gets, for each layer and each device (cpu, cuda-on-host, gpu), with all bottoms or with the first [1]; on
+cuda-on-host forward and backward fail if they wait for the device:
 
     test_forward            float32 and float64 against ``expected``; bottoms are left as they were
     test_gradient           float64, central differences along random directions
@@ -59,6 +60,7 @@ from caffe_lite.blob import Blob
 from caffe_lite.device import Device
 from caffe_lite.layer import Layer
 from caffe_lite.proto import caffe_pb2
+from tests import strict_device
 
 MARGIN = 4096  # NaNs behind every array of a test: whoever reads or writes too far is found out
 GOLDEN = Path(__file__).resolve().parent.parent / "golden" / "layers"
@@ -180,7 +182,8 @@ class LayerCase:
     def _run(self, layer: Layer, bottoms: list[Blob], tops: list[Blob]) -> list[np.ndarray]:
         layer.device.rng.bit_generator.state = np.random.default_rng(self.rng_seed + 2).bit_generator.state
         layer.reshape(bottoms, tops)
-        layer.forward(bottoms, tops)
+        with strict_device.closed():
+            layer.forward(bottoms, tops)
         return [layer.device.to_host(t.data).copy() for t in tops]
 
     def _wanted(self, count: int) -> list[bool]:
@@ -193,7 +196,8 @@ class LayerCase:
         for i, top in enumerate(tops):
             takes_part = self.differentiable is None or self.differentiable[i]
             top.diff[...] = layer.xp.asarray(rng.normal(size=top.shape) * takes_part)
-        layer.backward(tops, wanted, bottoms)
+        with strict_device.closed():
+            layer.backward(tops, wanted, bottoms)
 
     def assert_close(self, got: np.ndarray, want: np.ndarray, what: str, exact: bool | None = None) -> None:
         """Same shape, NaN and infinities at the same places, and the rest equal or within the tolerance."""
