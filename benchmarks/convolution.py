@@ -3,7 +3,8 @@
     python benchmarks/convolution.py [--repeat 5] [--threads N] [--gradients] [--rounding] [--engine CAFFE]
 
 Forward includes bias and ReLU. ``GF/s`` counts the products of the definition, 18 * C * K * H * W, which is why a
-Winograd convolution can be "faster" than sgemm. The floor is the work that Winograd leaves at the measured sgemm rate.
+Winograd convolution can be "faster" than a product of matrices. The floor is the work that Winograd leaves, at the best
+rate of products measured here.
 Times are medians, all layers interleaved with the peer in one run; the spread is (max - min) / median.
 """
 
@@ -19,7 +20,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.machine import measure, sgemm_rate  # noqa: E402
+from benchmarks.machine import measure, product_rate  # noqa: E402
 from caffe_lite import prototxt, registry, threads  # noqa: E402
 from caffe_lite.blob import Blob
 from caffe_lite.device import CPU
@@ -135,14 +136,14 @@ def main() -> None:
     options = parser.parse_args()
     if options.threads:
         threads.set_num_threads(options.threads)
-    rate = sgemm_rate(options.repeat)
-    print(f"{threads.get_num_threads()} threads, sgemm {rate:.0f} GF/s")
+    rate = product_rate(options.repeat)
+    print(f"{threads.get_num_threads()} threads, products at {rate:.0f} GF/s")
     total: dict[str, float] = {}
     for name, *sizes, count in LAYERS:
         for column, ms in row(name, tuple(sizes), rate, options).items():
             total[column] = total.get(column, 0) + count * ms
     print("13 convolutions:  " + "  ".join(f"{column} {ms:.0f} ms" for column, ms in total.items()))
-    print(f"sgemm afterwards {sgemm_rate(options.repeat):.0f} GF/s")
+    print(f"products afterwards at {product_rate(options.repeat):.0f} GF/s")
 
 
 if __name__ == "__main__":

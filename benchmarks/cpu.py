@@ -6,7 +6,7 @@
 
 Each engine runs in a process of its own, which tells its peak memory; one warm-up, then the median of
 the repeats, and the spread (max - min) / median. ``scaled`` is Caffe 1.0's time, taken on 2 cores at
-200 GFLOP/s of sgemm, at the rate measured here. The floor: see floor.py.
+200 GFLOP/s of sgemm, at the rate that NumPy's BLAS has here. The floor: see floor.py.
 """
 
 from __future__ import annotations
@@ -59,13 +59,13 @@ def run_worker(python: str, engine: str, folder: Path, train: bool, repeat: int)
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def run_case(case: Any, args: Any, sgemm: float, bandwidth: float) -> dict[str, Any]:
+def run_case(case: Any, args: Any, sgemm: float, products: float, bandwidth: float) -> dict[str, Any]:
     from benchmarks import cases, floor
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         cases.write(case, folder)
-        row: dict[str, Any] = {"case": case.name, "floor": floor.seconds(folder, case.train, sgemm, bandwidth)}
+        row: dict[str, Any] = {"case": case.name, "floor": floor.seconds(folder, case.train, products, bandwidth)}
         pythons = {"PyTorch": args.torch_python, "OpenCV": args.opencv_python}
         for engine in engines.ENGINES:
             python = pythons.get(engine) or sys.executable
@@ -137,15 +137,16 @@ def main() -> None:
         worker(args.worker, args.folder, args.train, args.repeat)
         return
     from benchmarks.cases import CASES
-    from benchmarks.machine import copy_bandwidth, sgemm_rate
+    from benchmarks.machine import copy_bandwidth, product_rate, sgemm_rate
 
-    sgemm, bandwidth = sgemm_rate(), copy_bandwidth()
-    title = f"{os.cpu_count()} cores, sgemm {sgemm:.0f} GFLOP/s, copy {bandwidth:.0f} GB/s"
+    sgemm, products, bandwidth = sgemm_rate(), product_rate(), copy_bandwidth()
+    rates = f"sgemm {sgemm:.0f} GFLOP/s (BLAS), {products:.0f} (best)"
+    title = f"{os.cpu_count()} cores, {rates}, copy {bandwidth:.0f} GB/s"
     print(title, flush=True)
     rows = []
     for case in CASES:
         if not args.case or any(part in case.name for part in args.case):
-            rows.append(run_case(case, args, sgemm, bandwidth))
+            rows.append(run_case(case, args, sgemm, products, bandwidth))
             print(table(rows[-1:]).splitlines()[-1], flush=True)
     print(f"\n{table(rows)}")
     (args.out / "cpu.json").write_text(json.dumps({"machine": title, "rows": rows}, indent=1) + "\n")

@@ -1,5 +1,5 @@
-"""The floor under a case: the products that are left after Winograd, at the machine's sgemm rate, and
-the bytes that every layer must read and write, at its copy bandwidth.
+"""The floor under a case: the products that are left after Winograd, at the machine's best rate of products, and the
+bytes that every layer must read and write, at its copy bandwidth.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def traffic(node: Any) -> int:
     return sum(blob.count for blob in (*node.bottoms, *node.tops, *(b.on_device for b in node.layer.blobs)))
 
 
-def seconds(folder: Path, train: bool, sgemm: float, bandwidth: float) -> float:
-    """The floor at ``sgemm`` GFLOP/s and ``bandwidth`` GB/s."""
+def seconds(folder: Path, train: bool, rate: float, bandwidth: float) -> float:
+    """The floor at ``rate`` GFLOP/s and ``bandwidth`` GB/s."""
     operations, size = work(folder, train)
-    return operations / (sgemm * 1e9) + size / (bandwidth * 1e9)
+    return operations / (rate * 1e9) + size / (bandwidth * 1e9)

@@ -28,6 +28,17 @@ def sgemm_rate(repeat: int = 5, size: int = 2048) -> float:
     return 2 * size**3 / min(measure(lambda: np.matmul(a, a, out=out), repeat)) / 1e9
 
 
+def product_rate(repeat: int = 5, size: int = 2048) -> float:
+    """GFLOP/s of the faster of BLAS and caffe_lite's own product: what the machine can do, whoever multiplies."""
+    from caffe_lite import gemm
+    from caffe_lite.device import CPU
+
+    a = np.random.default_rng(0).standard_normal((size, size), dtype=np.float32)
+    out = np.empty_like(a)
+    own = 2 * size**3 / min(measure(lambda: gemm.multiply(CPU, a, a, out), repeat)) / 1e9
+    return max(own, sgemm_rate(repeat, size))
+
+
 def copy_bandwidth(repeat: int = 5, megabytes: int = 256) -> float:
     """GB/s read and written together by a copy that no cache holds, by as many threads as numba has."""
     import numba
