@@ -56,7 +56,7 @@ from caffe_lite.models import resolve
 from caffe_lite.signals import SignalHandler
 from caffe_lite.solver_nets import train_net_param
 
-VERSION = 1  # raise it when the same recipe would give another net
+VERSION = 2  # raise it when the same recipe would give another net
 _TEST_PHASE = 1
 
 
