@@ -47,14 +47,14 @@ setup(
     include_package_data=False,
     install_requires=[
         "numpy>=1.26",  # every blob is a numpy array
-        "scipy>=1.11",  # its BLAS inside compiled loops, sparse gt_overlaps, .mat proposals
+        "scipy>=1.11",  # sparse gt_overlaps, .mat proposals, the eigenvectors of truncated SVD
         "numba>=0.59",  # the CPU kernels
         "protobuf>=4.25,<8",  # Caffe's messages, text and binary
         "opencv-contrib-python-headless>=4.8",  # images; selective search; needs no display libraries
         "lmdb>=1.4",  # the Data layer's databases
         "h5py>=3.10",  # HDF5Data, HDF5Output
         "pyyaml>=6",  # cfg files and param_str, by the safe loader only
-        "threadpoolctl>=3.2",  # one BLAS thread inside loops that are parallel already
+        "threadpoolctl>=3.2",  # one setting for the threads of every BLAS that is loaded
         "tqdm>=4.64",  # progress bars
         "matplotlib>=3.7",  # the loss curve that training draws
     ],

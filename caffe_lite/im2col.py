@@ -2,7 +2,7 @@
 
 Row (c, k1, k2, ...) of the column matrix holds, for every output position, the input number that this
 tap of the kernel meets there. Only a tile of the matrix exists at a time: T output positions, counted
-through the batch, so that small images share a tile. The products are NumPy's (BLAS).
+through the batch, so that small images share a tile. The products are `caffe_lite.gemm`'s.
 
     x    (N, C_all, *in)   of which channels [c0, c0 + C) take part; in, kernel, out: the spatial axes
     col  (C * taps, T)     taps = product of kernel; output positions [first, first + T)
