@@ -8,8 +8,6 @@ memory's rate, and it is slower.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numba import njit, prange
 
@@ -39,39 +37,69 @@ def forward(
     xf, yf, mf = x.reshape(-1), y.reshape(-1), mask.reshape(-1)
     first = min((pad_w + stride_w - 1) // stride_w, windows_w)  # windows [first, last) lie within the columns
     last = max(first, min((width + pad_w - kernel_w) // stride_w + 1, windows_w))
+    down = height, windows_h, windows_w, kernel_h, stride_h, pad_h
     for plane in prange(x.shape[0] * channels):
-        image, end = xf[plane * height * width :], (plane + 1) * windows_h * windows_w
+        image, to = xf[plane * height * width :], plane * windows_h * windows_w
+        # With constants the compiler unrolls.
+        if kernel_w == 2 and stride_w == 2:
+            _vectors(image, lowest, keep, yf, mf, to, down, first, last, width, 2, 2, pad_w)
+        elif kernel_w == 3 and stride_w == 2:
+            _vectors(image, lowest, keep, yf, mf, to, down, first, last, width, 3, 2, pad_w)
+        elif kernel_w == 3 and stride_w == 1:
+            _vectors(image, lowest, keep, yf, mf, to, down, first, last, width, 3, 1, pad_w)
+        else:
+            _vectors(image, lowest, keep, yf, mf, to, down, first, last, width, kernel_w, stride_w, pad_w)
+        end = to + windows_h * windows_w
         for i in range(windows_h):
-            top = i * stride_h - pad_h
-            rows = max(top, 0), min(top + kernel_h, height)
-            to = (plane * windows_h + i) * windows_w
+            rows = _rows(i, height, kernel_h, stride_h, pad_h)
             j = first
-            while j < last:
-                at = rows[0] * width + j * stride_w - pad_w
-                beyond = at + (rows[1] - 1 - rows[0]) * width + kernel_w - 1 + LANES * stride_w
-                if beyond > image.size or to + j + LANES > end:
-                    break  # whole Vectors would leave x, or the plane of y
-                best, which = _vector(image, at, lowest, rows[1] - rows[0], width, kernel_w, stride_w)
-                store(yf, to + j, best)  # what lies beyond the row is overwritten by the next one
-                if keep:
-                    store_places(mf, to + j, which, at, stride_w)
+            while j < last and _fits(image, rows, j, width, kernel_w, stride_w, pad_w) and to + j + LANES <= end:
                 j += LANES
             _one_by_one(image, lowest, keep, yf, mf, to, 0, first, rows, width, kernel_w, stride_w, pad_w)
-            _one_by_one(
-                image, lowest, keep, yf, mf, to, min(j, last), windows_w, rows, width, kernel_w, stride_w, pad_w
-            )
+            j = min(j, last)
+            _one_by_one(image, lowest, keep, yf, mf, to, j, windows_w, rows, width, kernel_w, stride_w, pad_w)
+            to += windows_w
 
 
 @njit(inline="always")
-def _vector(x: np.ndarray, at: int, lowest: float, rows: int, width: int, kernel: int, stride: int) -> tuple[Any, Any]:
-    """(maxima, their places counted from each window's first number, -1: none) of LANES windows."""
-    best, which = zeros(x) + lowest, zeros(x) - x.dtype.type(1)
-    for r in range(rows):
-        for c in range(kernel):
-            source = at + r * width + c
-            values = load(x, source) if stride == 1 else load_every_2nd(x, source)
-            best, which = larger(values, best, r * width + c, which)
-    return best, which
+def _rows(i: int, height: int, kernel: int, stride: int, pad: int) -> tuple[int, int]:
+    """The rows of the image [first, last) that windows of row i cover."""
+    return max(i * stride - pad, 0), min(i * stride - pad + kernel, height)
+
+
+@njit(inline="always")
+def _fits(x: np.ndarray, rows: tuple[int, int], j: int, width: int, kernel: int, stride: int, pad: int) -> bool:
+    """Can whole Vectors be loaded for the windows from j on?"""
+    return (rows[1] - 1) * width + j * stride - pad + kernel - 1 + LANES * stride <= x.size
+
+
+@njit(inline="always")
+def _vectors(
+    x: np.ndarray, lowest: float, keep: bool, y: np.ndarray, mask: np.ndarray, to: int, down: tuple[int, ...],
+    first: int, last: int, width: int, kernel: int, stride: int, pad: int,
+) -> None:  # fmt: skip
+    """A plane's windows [first, last) of each row, LANES at a time, unless that would leave x or the plane of y.
+
+    What is stored beyond the end of a row is overwritten by the next one.
+    """
+    height, windows_h, windows_w, kernel_h, stride_h, pad_h = down
+    end = to + windows_h * windows_w
+    for i in range(windows_h):
+        rows = _rows(i, height, kernel_h, stride_h, pad_h)
+        j = first
+        while j < last and _fits(x, rows, j, width, kernel, stride, pad) and to + j + LANES <= end:
+            start = rows[0] * width + j * stride - pad
+            best, which = zeros(x) + lowest, zeros(x) - x.dtype.type(1)  # which: places counted from ``start``
+            for r in range(rows[1] - rows[0]):
+                for c in range(kernel):
+                    at = start + r * width + c
+                    values = load(x, at) if stride == 1 else load_every_2nd(x, at)
+                    best, which = larger(values, best, r * width + c, which)
+            store(y, to + j, best)
+            if keep:
+                store_places(mask, to + j, which, start, stride)
+            j += LANES
+        to += windows_w
 
 
 @njit(cache=True)
