@@ -55,7 +55,10 @@ class AtomicFiles:
         """A stream into the temporary file for ``path``; leave it open."""
         path = os.fspath(path)
         folder = os.path.dirname(path) or "."
-        handle, temporary = tempfile.mkstemp(prefix=f".{os.path.basename(path)}.", suffix=".tmp", dir=folder)
+        try:
+            handle, temporary = tempfile.mkstemp(prefix=f".{os.path.basename(path)}.", suffix=".tmp", dir=folder)
+        except OSError as error:  # nobody has heard of the temporary file
+            raise OSError(error.errno, error.strerror, path) from error
         stream = os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8")
         self._open.append((stream, temporary, path))
         _lock(handle)

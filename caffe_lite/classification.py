@@ -86,7 +86,7 @@ def read_labels(path: str, count: int) -> list[str]:
         with open(path, encoding="utf-8") as stream:
             labels = stream.read().rstrip().splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot read the labels: {error}") from error
+        raise DataError(f"{path}: cannot read the labels: {getattr(error, 'strerror', None) or error}") from error
     if len(labels) != count:
         raise DataError(f"{path}: {len(labels)} labels, one a line, for the {count} classes of the net")
     return labels

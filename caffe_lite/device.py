@@ -17,6 +17,7 @@ not do faster keeps float32, and so do matrices of float64 numbers and all that 
 from __future__ import annotations
 
 import math
+import threading
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,7 @@ class Device:
         self.is_gpu = is_gpu
         self.index = index
         self.compute = "float32"
-        self._workspaces: dict[str, Any] = {}
+        self._workspaces = threading.local()  # nets may run in several threads at once
 
     def __repr__(self) -> str:
         return f"gpu:{self.index}" if self.is_gpu else "cpu"
@@ -50,16 +51,17 @@ class Device:
         return _random.generator
 
     def workspace(self, name: str, shape: tuple[int, ...], dtype: Any) -> Any:
-        """Scratch array of ``shape``, shared by all who ask for ``name``; its contents are undefined.
+        """Scratch array of ``shape``, shared by all in this thread who ask for ``name``; its contents are undefined.
 
         It grows and never shrinks, so that nothing is allocated in the steady state.
         """
         dtype = np.dtype(dtype)
         needed = math.prod(shape) * dtype.itemsize
-        buffer = self._workspaces.get(name)
+        buffers = vars(self._workspaces)
+        buffer = buffers.get(name)
         if buffer is None or buffer.nbytes < needed:
-            buffer = self._workspaces[name] = None  # free the old one before asking for the new
-            buffer = self._workspaces[name] = self.xp.empty(needed, dtype="uint8")
+            buffer = buffers[name] = None  # free the old one before asking for the new
+            buffer = buffers[name] = self.xp.empty(needed, dtype="uint8")
         return buffer[:needed].view(dtype).reshape(shape)
 
     def make_current(self) -> None:
@@ -175,9 +177,11 @@ def gpu_count() -> int:
     try:
         count = int(runtime.getDeviceCount())
     except runtime.CUDARuntimeError as error:
-        raise DeviceError(f"GPU mode: {_no_device(runtime, error)}, or call set_mode_cpu()") from error
+        raise DeviceError(
+            f"GPU mode: {_no_device(runtime, error)}, or compute on the CPU (no --gpu; set_mode_cpu())"
+        ) from error
     if count < 1:
-        raise DeviceError("GPU mode: CUDA finds no device; call set_mode_cpu()")
+        raise DeviceError("GPU mode: CUDA finds no device; compute on the CPU (no --gpu; set_mode_cpu())")
     return count
 
 
@@ -216,7 +220,8 @@ def _cupy() -> Any:
     except ImportError as error:
         if isinstance(error, ModuleNotFoundError) and error.name == "cupy":
             raise DeviceError(
-                f"GPU mode needs CuPy, which is not installed: {FITTING}, or call set_mode_cpu()"
+                f"GPU mode needs CuPy, which is not installed: {FITTING}, or compute on the CPU (no --gpu; "
+                "set_mode_cpu())"
             ) from error
         why = f"CuPy is installed, but cannot be loaded ({_first_line(error)})"
         raise DeviceError(f"GPU mode: {why}; {FITTING}") from error

@@ -119,7 +119,7 @@ def cfg_from_file(path: str | os.PathLike[str]) -> None:
         with open(path, encoding="utf-8") as stream:
             loaded = Loader(stream).get_single_data()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{where}: cannot read the settings: {error}") from error
+        raise ConfigError(f"{where}: cannot read the settings: {getattr(error, 'strerror', None) or error}") from error
     except (yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"{where}: not a YAML file of settings: {error}") from error
     if loaded is None:

@@ -114,7 +114,7 @@ def read_voc_results(path: str | os.PathLike[str]) -> dict[str, Float64]:
         with open(path, encoding="utf-8") as stream:
             lines = stream.read().splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{where}: cannot read the detections: {error}") from error
+        raise DataError(f"{where}: cannot read the detections: {getattr(error, 'strerror', None) or error}") from error
     words = " ".join(lines).split()
     try:
         table = np.array(words, dtype=object).reshape(-1, 6)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 from caffe_lite import threads
 from caffe_lite.errors import CaffeError
+from tests.small_net import feed
 from tests.solver_maker import make_solver, same, values
 
 
@@ -91,6 +93,26 @@ layer { name: "ip2" type: "InnerProduct" bottom: "ip" top: "ip2"
         inner_product_param { num_output: 3 weight_filler { type: "xavier" } } }
 layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip2" bottom: "label" top: "loss" }
 """
+
+
+def test_nets_in_several_threads_do_not_meet(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    nets = [make_solver("", NET, random_seed=str(seed)).net for seed in (1, 2)]
+    for seed, net in enumerate(nets):
+        feed(net, seed)
+
+    def ip(net):
+        net.run_forward(end=8)  # before Dropout draws numbers
+        return net.blobs["ip"].data.copy()
+
+    assert nets[0].layers[8].name == "ip"
+    want = [ip(net) for net in nets]
+
+    def wrong(i):
+        return sum(not np.array_equal(ip(nets[i]), want[i]) for _ in range(60))
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(wrong, range(2))) == [0, 0]
 
 
 def test_training_with_another_number_of_threads(tmp_path, monkeypatch):

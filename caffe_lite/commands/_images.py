@@ -20,7 +20,7 @@ def add_preparation_options(parser: Any) -> None:
     net.add_argument("--pretrained_model", required=True, metavar="FILE", help="its weights, a .caffemodel")
     net.add_argument("--gpu", action="store_true", help="use the GPU (default: the CPU)")
     add_compute_option(net)
-    net.add_argument("--threads", type=positive, metavar="N", help="threads that compute (default: one for each core)")
+    net.add_argument("--threads", type=positive, metavar="N", help="threads that compute (default: the processors)")
     images = parser.add_argument_group("preparation of images; an empty value '' leaves a step out")
     images.add_argument(
         "--mean_file", metavar="FILE",

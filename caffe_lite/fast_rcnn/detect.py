@@ -74,8 +74,8 @@ def load_boxes(path: str | os.PathLike[str]) -> np.ndarray:
         boxes = loaded if isinstance(loaded, np.ndarray) else loaded["boxes"]
     except FileNotFoundError:
         raise DataError(f"{where}: no such file of proposals") from None
-    except Exception as error:  # numpy and zipfile raise a dozen types on a damaged file
-        raise DataError(f"{where}: expected a .mat, or a .npz with an array 'boxes': {error}") from error
+    except Exception as error:  # numpy and zipfile raise a dozen types on a damaged file; some advise to unpickle it
+        raise DataError(f"{where}: not a .mat, nor an .npy or .npz of numbers, here with an array 'boxes'") from error
     if boxes.ndim != 2 or boxes.shape[1] != 4 or boxes.dtype.kind not in "uif":
         raise DataError(f"{where}: boxes must be numbers of shape (R, 4), got {boxes.dtype} {boxes.shape}")
     return boxes

@@ -65,7 +65,7 @@ class SVMClassTrainer:
         self._negatives: list[Float32] = []
         self._added = 0
         self._dim = dim
-        self._svm = _linear_svc()
+        self._svm = linear_svc()
 
     @property
     def num_pos(self) -> int:
@@ -133,7 +133,7 @@ class HardNegativeMiner:
 
     def __init__(self, imdb: Any, dim: int, progress: bool = True) -> None:
         self.imdb, self.progress = imdb, progress
-        _linear_svc()  # a missing scikit-learn is told before the first image
+        linear_svc()  # a missing scikit-learn is told before the first image
         self.feature_scale = self._find_feature_scale()
         self.trainers = [SVMClassTrainer(name, dim, self.feature_scale) for name in imdb.classes]
 
@@ -251,8 +251,12 @@ class SVMTrainer(HardNegativeMiner):
         blobs[0].data[k], blobs[1].data[k] = weights, bias
 
 
-def _linear_svc() -> Any:
-    """scikit-learn's LinearSVC with the original's settings."""
+def linear_svc() -> Any:
+    """scikit-learn's LinearSVC with the original's settings.
+
+    Raises:
+        CaffeError: scikit-learn is not installed.
+    """
     try:
         from sklearn.svm import LinearSVC
     except ImportError as error:

@@ -18,7 +18,9 @@ def add_stage_arguments(parser: Any, definition: str) -> None:
         "--def", default=definition, dest="definition", metavar="DIR",
         help=f"folder of solver.prototxt and test.prototxt (default: {definition})",
     )  # fmt: skip
-    parser.add_argument("--iters", type=positive, default=1000, metavar="N", help="train: of fine-tuning (1000)")
+    parser.add_argument(
+        "--iters", type=positive, default=1000, metavar="N", help="train: fine-tuning's (default: 1000)"
+    )
     parser.add_argument("--weights", metavar="FILE", help="train: start from this .caffemodel")
     parser.add_argument("--model", metavar="DIR", help="test: the output folder of the training")
     add_dataset_options(parser, "voc_2007_trainval")

@@ -65,6 +65,7 @@ def run(args: Any) -> None:
         progress=not args.quick,
     )
     names = list(experiments.EXPERIMENTS) if args.name == "all" else [args.name]
+    experiments.check_requirements(names)
     reports = []
     for name in names:
         reports.append(experiments.run(name, setting))

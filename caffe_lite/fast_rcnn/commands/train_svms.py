@@ -21,7 +21,9 @@ pip install 'caffe-lite[svm]'
 def add_arguments(parser: Any) -> None:
     parser.add_argument("--def", required=True, dest="prototxt", metavar="FILE", help="test.prototxt")
     parser.add_argument("--net", required=True, metavar="FILE", help="weights, a .caffemodel")
-    parser.add_argument("--imdb", default="voc_2007_trainval", metavar="NAME", help="dataset (voc_2007_trainval)")
+    parser.add_argument(
+        "--imdb", default="voc_2007_trainval", metavar="NAME", help="dataset (default: voc_2007_trainval)"
+    )
     parser.add_argument("--data", metavar="DIR", help="folder that holds VOCdevkit2007 (default: $CAFFE_LITE_DATA)")
     parser.add_argument("--out", metavar="DIR", help="output folder (default: that of --net)")
     add_settings(parser)

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from caffe_lite.atomic import atomic_files
@@ -29,28 +29,36 @@ from caffe_lite.fast_rcnn.experiments import layer_times, proposals, systems, tr
 from caffe_lite.fast_rcnn.experiments.lab import Lab
 from caffe_lite.fast_rcnn.experiments.results import Report
 from caffe_lite.fast_rcnn.experiments.setting import MINI, Setting
+from caffe_lite.fast_rcnn.svm import linear_svc
 from caffe_lite.fast_rcnn.test import make_output_dir
 
 
 class Experiment(NamedTuple):
-    """``measure(lab, report)`` adds rows, claims and notes to the report."""
+    """``measure(lab, report)`` adds rows, claims and notes to the report; ``trains_svms``: it needs scikit-learn."""
 
     title: str
     measure: Callable[[Lab, Report], None]
+    trains_svms: bool = False
 
 
 EXPERIMENTS = {
     "table1": Experiment("VOC 2007 test by training set", training.table1),
     "table2": Experiment("VOC 2010 test by training set", training.table2),
     "table3": Experiment("VOC 2012 test by training set", training.table3),
-    "table4": Experiment("time and mAP of Fast R-CNN, R-CNN and SPPnet", systems.table4),
+    "table4": Experiment("time and mAP of Fast R-CNN, R-CNN and SPPnet", systems.table4, trains_svms=True),
     "table5": Experiment("which layers to fine-tune", training.table5),
     "table6": Experiment("multi-task training", training.table6),
     "table7": Experiment("one scale or five", systems.table7),
-    "table8": Experiment("SVMs or softmax", systems.table8),
+    "table8": Experiment("SVMs or softmax", systems.table8, trains_svms=True),
     "fig2": Experiment("time of VGG16's layers before and after truncated SVD", layer_times.fig2),
-    "fig3": Experiment("mAP and average recall by proposals", proposals.fig3),
+    "fig3": Experiment("mAP and average recall by proposals", proposals.fig3, trains_svms=True),
 }
+
+
+def check_requirements(names: Iterable[str]) -> None:
+    """Raise CaffeError if what one of these experiments needs is not installed: better now than hours later."""
+    if any(EXPERIMENTS[name].trains_svms for name in names if name in EXPERIMENTS):
+        linear_svc()
 
 
 def run(name: str, setting: Setting) -> Report:
@@ -89,4 +97,4 @@ def _described(setting: Setting) -> dict[str, object]:
     }
 
 
-__all__ = ["EXPERIMENTS", "Report", "Setting", "run"]
+__all__ = ["EXPERIMENTS", "Report", "Setting", "check_requirements", "run"]
