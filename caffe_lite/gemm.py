@@ -24,7 +24,7 @@ from caffe_lite.device import Device
 from caffe_lite.simd import LANES, PANEL, ROWS, gemm_tile, load, store, transpose_tile
 
 FEWEST = 8  # rows, and columns, of a product that pays for laying out the operands
-SMALL = 1 << 20  # multiplications that do
+SMALL = 1 << 23  # multiplications that do
 NEAR = 2  # panels of a that are multiplied with a panel of b while it is in the first cache
 BLOCK_TERMS = 256  # a sum is made of partial sums of so many terms: faster, and rounds less
 BLOCK_ROWS = 4096  # laid out at a time

@@ -4,11 +4,10 @@ numba writes beside the source file or into the user's cache folder. Where neith
 read-only image, an account without a home) importing a cached kernel fails; a folder in the
 temporary directory then serves, owned by this user alone, since what lies in it is run.
 
-Its OpenMP threads spin for a while after each parallel loop, in case another one comes. What comes here
-is often a product, whose BLAS threads then share the processors with the spinning ones: a
-deconvolution took six times as long. OMP_WAIT_POLICY=passive makes them sleep. OpenBLAS's threads
-spin in the same way after a product (2^26 cycles); OPENBLAS_THREAD_TIMEOUT=14 makes them sleep after
-2^14, which training the mini net on two cores thanks with 2.7 times the speed.
+Its OpenMP threads spin for a while after each parallel loop, in case another one comes. LeNet's step gains a tenth
+by that on an idle machine, but where anything else wants the processors it loses far more (a step of 13 ms took 190).
+OMP_WAIT_POLICY=passive makes them sleep. OpenBLAS's threads spin in the same way after a product (2^26 cycles), in a
+user's code if not in the kernels here; OPENBLAS_THREAD_TIMEOUT=14 makes them sleep after 2^14.
 """
 
 from __future__ import annotations
