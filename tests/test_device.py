@@ -135,7 +135,7 @@ def test_cupy_cannot_be_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         (Cupy(error=CUDARuntimeError(35, "insufficient")), r"built for CUDA 13.0.*knows CUDA 12.4 at most.*\[cuda12\]"),
         (Cupy(error=CUDARuntimeError(100, "no device")), "CUDA finds no device .*CUDA_VISIBLE_DEVICES"),
         (Cupy(error=CUDARuntimeError(999, "unknown error")), "no usable device .unknown error.; see what nvidia-smi"),
-        (Cupy(), "finds no device; call set_mode_cpu"),
+        (Cupy(), "finds no device; compute on the CPU .*set_mode_cpu"),
     ],
     ids=["driver too old", "no device", "unknown", "none counted"],
 )
