@@ -8,7 +8,7 @@ out in panels, block by block, and the inner loop is ``caffe_lite.simd``'s: no t
 way of the other kernels', nothing is copied whole, and one pass over ``out`` does it all. BLAS has what is too small
 for that, and what is no more than reading a matrix: products with fewer than FEWEST rows or columns.
 
-No sum depends on how the work is divided, so the results do not depend on the number of threads.
+No sum of the kernels here depends on how the work is divided, so their results do not depend on the number of threads.
 """
 
 from __future__ import annotations

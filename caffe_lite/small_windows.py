@@ -53,7 +53,7 @@ def forward(
         for i in range(windows_h):
             rows = _rows(i, height, kernel_h, stride_h, pad_h)
             j = first
-            while j < last and _fits(image, rows, j, width, kernel_w, stride_w, pad_w) and to + j + LANES <= end:
+            while j < last and _fits(image, rows, j, width, kernel_w, stride_w, pad_w, end - to):
                 j += LANES
             _one_by_one(image, lowest, keep, yf, mf, to, 0, first, rows, width, kernel_w, stride_w, pad_w)
             j = min(j, last)
@@ -68,9 +68,12 @@ def _rows(i: int, height: int, kernel: int, stride: int, pad: int) -> tuple[int,
 
 
 @njit(inline="always")
-def _fits(x: np.ndarray, rows: tuple[int, int], j: int, width: int, kernel: int, stride: int, pad: int) -> bool:
-    """Can whole Vectors be loaded for the windows from j on?"""
-    return (rows[1] - 1) * width + j * stride - pad + kernel - 1 + LANES * stride <= x.size
+def _fits(
+    x: np.ndarray, rows: tuple[int, int], j: int, width: int, kernel: int, stride: int, pad: int, left: int
+) -> bool:
+    """Can whole Vectors be loaded from x for the windows from j on, and stored where ``left`` numbers are left?"""
+    beyond = (rows[1] - 1) * width + j * stride - pad + kernel - 1 + LANES * stride
+    return beyond <= x.size and j + LANES <= left
 
 
 @njit(inline="always")
@@ -87,7 +90,7 @@ def _vectors(
     for i in range(windows_h):
         rows = _rows(i, height, kernel_h, stride_h, pad_h)
         j = first
-        while j < last and _fits(x, rows, j, width, kernel, stride, pad) and to + j + LANES <= end:
+        while j < last and _fits(x, rows, j, width, kernel, stride, pad, end - to):
             start = rows[0] * width + j * stride - pad
             best, which = zeros(x) + lowest, zeros(x) - x.dtype.type(1)  # which: places counted from ``start``
             for r in range(rows[1] - rows[0]):

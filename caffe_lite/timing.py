@@ -26,7 +26,7 @@ class Timing:
 
 def measure(net: Any, iterations: int) -> Timing:
     """Time ``net`` after one warm-up pass; logs Caffe's lines for each iteration."""
-    synchronize = synchronizer(net)
+    synchronize = net.device.synchronize
     last = len(net.layers) - 1
     log.info("Performing Forward")
     net.run_forward()
@@ -60,16 +60,19 @@ def _layer_times(net: Any, iterations: int, synchronize: Callable[[], None]) -> 
 
         return stop
 
+    def both_ways() -> None:
+        net.run_forward()
+        net._backward(len(net.layers) - 1, 0)
+
     added = [(f"before_{d}", start) for d in sums] + [(f"after_{d}", stopper(totals)) for d, totals in sums.items()]
     for when, callback in added:
         net.callbacks[when].append(callback)
     try:
-        for iteration in range(iterations + 1):
-            net.run_forward()
-            net._backward(len(net.layers) - 1, 0)
-            if iteration == 0:  # a layer that was fused until now loads or compiles its kernel here
-                for totals in sums.values():
-                    totals[:] = [0.0] * len(totals)
+        both_ways()  # not counted: a layer that was fused until now loads or compiles its kernel here
+        for totals in sums.values():
+            totals[:] = [0.0] * len(totals)
+        for _ in range(iterations):
+            both_ways()
     finally:
         for when, callback in added:
             net.callbacks[when].remove(callback)
@@ -82,11 +85,6 @@ def _spent(run: Callable[[], Any], synchronize: Callable[[], None]) -> float:
     run()
     synchronize()
     return (time.perf_counter() - start) * 1e3
-
-
-def synchronizer(net: Any) -> Callable[[], None]:
-    """A call that waits until the device has done what it was given."""
-    return net.device.synchronize
 
 
 def log_timing(timing: Timing, iterations: int) -> None:

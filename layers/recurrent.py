@@ -179,7 +179,10 @@ class Recurrent(Layer):
         multiply(self.device, self._matrix(bottom[0], self.inputs), self.blobs[0].data.T, self._flat(z))
         z += self.blobs[1].data
         if self.has_static:
-            z += xp.dot(bottom[2].data.reshape(self.streams, self.static_inputs), self.blobs[2].data.T)
+            x_static = bottom[2].data.reshape(self.streams, self.static_inputs)
+            product = self.device.workspace("recurrent", z.shape[1:], self.dtype)
+            multiply(self.device, x_static, self.blobs[2].data.T, product)
+            z += product
         w_h, cont = self.blobs[self.w_h].data.T, bottom[1].data
         for t in range(self.steps):
             xp.multiply(states[0][t], cont[t][:, None], out=kept[t])

@@ -85,7 +85,7 @@ layer { name: "conv2" type: "Convolution" bottom: "norm1" top: "conv2"
 layer { name: "pool2" type: "Pooling" bottom: "conv2" top: "pool2" pooling_param { kernel_size: 3 stride: 2 } }
 layer { name: "bn" type: "BatchNorm" bottom: "pool2" top: "bn" }
 layer { name: "conv3" type: "Convolution" bottom: "bn" top: "conv3"
-        convolution_param { num_output: 9 kernel_size: 1 group: 1 engine: CAFFE weight_filler { type: "xavier" } } }
+        convolution_param { num_output: 9 kernel_size: 1 engine: CAFFE weight_filler { type: "xavier" } } }
 layer { name: "ip" type: "InnerProduct" bottom: "conv3" top: "ip"
         inner_product_param { num_output: 700 weight_filler { type: "xavier" } } }
 layer { name: "drop" type: "Dropout" bottom: "ip" top: "ip" }

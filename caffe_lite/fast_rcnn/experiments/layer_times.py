@@ -21,7 +21,6 @@ from caffe_lite.fast_rcnn.experiments.setting import MINI, MODELS
 from caffe_lite.fast_rcnn.experiments.systems import test_system
 from caffe_lite.models import resolve
 from caffe_lite.progress import progress_bar
-from caffe_lite.timing import synchronizer
 
 SHARE, MILLISECONDS = "share of the forward pass, %", "forward, ms"
 IMAGE, REGIONS, PASSES = (600, 1000), 2000, 3
@@ -80,7 +79,7 @@ def layer_passes(
     net = _random_net(file, image, regions)
     names = _groups(net)
     found = {group: [0.0] * passes for group in names}
-    synchronize = synchronizer(net)
+    synchronize = net.device.synchronize
     spent = [0.0] * len(net.layers)
 
     def start(i: int) -> None:
